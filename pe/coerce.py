@@ -1,0 +1,121 @@
+"""Raw columns to schema form, record by record: one rule for every value, and none can fail.
+
+number       outside the domain: the nearer bound (infinities too); missing or unreadable: the column's default
+category     white space trimmed; missing or undeclared: the column's default
+image        bytes as they are; other integers and floats are clipped to 0..255
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pe.errors import SchemaError
+from pe.read import Raw
+from pe.schema import Categorical, Column, Image, Numeric, Schema
+
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?$|^[+-]?(?i:inf|infinity)$"
+
+
+def coerce(raw: Raw, schema: Schema) -> dict[str, NDArray[Any]]:
+    """One array per declared column, as ``arrays.to_numpy`` gives them.
+
+    Raises SchemaError for a column whose type as a whole does not fit (dates where numbers are declared).
+    """
+    return {column.name: _column(raw[column.name], column) for column in schema.columns}
+
+
+def _column(values: pa.ChunkedArray | NDArray[Any], column: Column) -> NDArray[Any]:
+    if isinstance(column, Image):
+        return _pixels(values, column)
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise SchemaError(
+                f"column '{column.name}': expected one value per record, got shape {values.shape[1:]} each."
+            )
+        values = pa.chunked_array([pa.array(values.astype(str) if values.dtype == object else values)])
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    return _numbers(values, column) if isinstance(column, Numeric) else _codes(values, column)
+
+
+def _numbers(values: pa.ChunkedArray, column: Numeric) -> NDArray[Any]:
+    kind = values.type
+    if _is_text(kind):
+        texts = _texts(values)
+        texts = pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, pa.scalar(None, pa.string()))
+        values = pc.cast(pc.replace_substring_regex(texts, r"^\+", ""), pa.float64())
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        values = pc.cast(values, pa.float64(), safe=False)
+    elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        values = pc.cast(pc.cast(values, pa.int8()), pa.float64())
+    else:
+        raise SchemaError(f"column '{column.name}': expected numbers, the data hold {kind}. Nothing was spent.")
+    numbers = values.to_numpy().astype(np.float64)
+    numbers = np.where(np.isnan(numbers), column.fallback, numbers)
+    numbers = np.clip(numbers, column.minimum, column.maximum)
+    return np.rint(numbers).astype(np.int64) if column.integer else numbers
+
+
+def _codes(values: pa.ChunkedArray, column: Categorical) -> NDArray[Any]:
+    kind = values.type
+    if pa.types.is_floating(kind):  # 1.0 is the category "1"
+        whole = pc.and_(pc.equal(values, pc.round(values)), pc.less(pc.abs(values), 2.0**53))
+        integers = pc.cast(pc.cast(pc.if_else(whole, values, 0.0), pa.int64()), pa.string())
+        texts = pc.if_else(whole, integers, pc.cast(values, pa.string()))
+    elif _is_text(kind):
+        texts = _texts(values)
+    elif pa.types.is_nested(kind):
+        raise SchemaError(f"column '{column.name}': expected categories, the data hold {kind}. Nothing was spent.")
+    else:
+        texts = pc.cast(values, pa.string())
+    codes = pc.index_in(texts, value_set=pa.array(column.values, pa.string()))
+    found: NDArray[Any] = pc.fill_null(codes, column.fallback).to_numpy().astype(np.int32)
+    return found
+
+
+def _pixels(values: pa.ChunkedArray | NDArray[Any], column: Image) -> NDArray[Any]:
+    if not isinstance(values, np.ndarray):
+        values = np.array([[] if row is None else row for row in values.to_pylist()])
+    shape = (column.height, column.width, column.channels)
+    accepted = {shape, (column.size,)} | ({shape[:2]} if column.channels == 1 else set())
+    if values.shape[1:] not in accepted or values.dtype.kind not in "buif":
+        raise SchemaError(
+            f"column '{column.name}': expected pictures of shape {shape}, the data hold {values.dtype} of shape "
+            f"{values.shape[1:]} each. Nothing was spent."
+        )
+    if values.dtype != np.uint8:
+        numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=255.0, neginf=0.0)
+        values = np.clip(np.rint(numbers), 0, 255).astype(np.uint8)
+    return values.reshape(-1, *shape)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    ) or (pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
+def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Trimmed text; bytes that are not UTF-8 are missing values."""
+    kind = values.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        try:
+            values = pc.cast(values, pa.string())
+        except pa.ArrowInvalid:
+            values = pa.chunked_array([pa.array([_decoded(value) for value in values.to_pylist()], pa.string())])
+    elif not pa.types.is_string(kind):
+        values = pc.cast(values, pa.string())
+    return pc.utf8_trim_whitespace(values)
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,144 @@
+"""Private Evolution (Lin et al. 2024, algorithm 1): propose, vote, select, vary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pe.arrays import violations
+from pe.errors import APIError
+from pe.plan import Plan, Round
+from pe.population import Population, concatenate
+from pe.privacy.budget import Adjacency
+from pe.privacy.release import Histogram, Votes
+from pe.private import PrivateDataset
+from pe.protocols import API, Embedder
+from pe.schema import Schema
+from pe.select import apportion, select, shares_from
+from pe.vote import cast_votes, count_labels, embed_candidates
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A population, the iteration that made it, the label shares, and the histogram that selected its parents."""
+
+    iteration: int
+    population: Population
+    shares: NDArray[np.float64]
+    histogram: Histogram | None = None
+
+
+class Releaser(Protocol):
+    """Turns exact votes into a noisy histogram: ``pe.privacy.release`` bound to an account, and a store if any."""
+
+    def __call__(self, votes: Votes, sigma: Fraction, iteration: int) -> Histogram: ...
+
+
+def evolve(
+    private: PrivateDataset,
+    apis: Sequence[API],
+    embedder: Embedder,
+    plan: Plan,
+    *,
+    adjacency: Adjacency,
+    release: Releaser,
+    seed: int,
+    resume: Generation | None = None,
+) -> Iterator[Generation]:
+    """Yield generation 0, then one generation per iteration; ``resume`` starts from a stored one.
+
+    ``seed`` drives proposals and selection, afresh in every iteration, so that a resumed run proposes what an
+    uninterrupted one would have. The noise is not seeded.
+    """
+    generation = resume or first(private, apis[0], plan, adjacency=adjacency, release=release, seed=seed)
+    yield generation
+    while generation.iteration < plan.iterations:
+        generation = step(private, apis, embedder, plan, generation, adjacency=adjacency, release=release, seed=seed)
+        yield generation
+
+
+def first(
+    private: PrivateDataset, api: API, plan: Plan, *, adjacency: Adjacency, release: Releaser, seed: int
+) -> Generation:
+    """Generation 0: label shares (uniform, declared, or bought) and fresh samples."""
+    labels = len(private.schema.labels)
+    shares = np.full(labels, 1 / labels) if plan.shares is None else np.asarray(plan.shares, np.float64)
+    histogram = None
+    if plan.label_sigma is not None:
+        histogram = release(count_labels(private, adjacency), plan.label_sigma, 0)
+        shares = shares_from(histogram.counts)
+    rng = np.random.default_rng([seed, 0])
+    sizes = apportion(plan.population, shares)
+    parts = [fresh(api, int(size), label, private.schema, rng) for label, size in enumerate(sizes) if size]
+    return Generation(0, concatenate(parts), shares, histogram)
+
+
+def step(
+    private: PrivateDataset,
+    apis: Sequence[API],
+    embedder: Embedder,
+    plan: Plan,
+    generation: Generation,
+    *,
+    adjacency: Adjacency,
+    release: Releaser,
+    seed: int,
+) -> Generation:
+    """One iteration: embed the candidates, vote, add noise, select, vary."""
+    iteration = generation.iteration + 1
+    this = plan.rounds[iteration - 1]
+    api, schema = apis[this.api], private.schema
+    look, choose, vary = (np.random.default_rng([seed, iteration, stage]) for stage in range(3))
+    candidates = generation.population
+    vectors = stand_ins(candidates, this, api, embedder, schema, look)
+    votes = cast_votes(private, candidates, vectors, embedder, adjacency=adjacency, nearest=this.nearest)
+    histogram = release(votes, this.sigma, iteration)
+    sizes = apportion(this.parents, generation.shares)
+    chosen = select(candidates.labels, histogram.counts, sizes, this.selection, this.threshold, choose)
+    parents = candidates.take(chosen)
+    parts = [parents] if this.keep else []
+    parts += [offspring(api, parents, this.degree, schema, vary) for _ in range(this.variations)]
+    return Generation(iteration, concatenate(parts), generation.shares, histogram)
+
+
+def stand_ins(
+    candidates: Population, this: Round, api: API, embedder: Embedder, schema: Schema, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Embeddings that stand for the candidates: their own, or the mean over ``lookahead`` variations of each."""
+    if this.lookahead == 0:
+        return embed_candidates(candidates.records, embedder)
+    total = np.zeros((len(candidates), embedder.dim), np.float32)
+    for _ in range(this.lookahead):
+        ahead = offspring(api, candidates, this.degree, schema, rng)
+        total += embed_candidates(ahead.records, embedder)
+    return total / np.float32(this.lookahead)
+
+
+def fresh(api: API, n: int, label: int, schema: Schema, rng: np.random.Generator) -> Population:
+    """``n`` checked samples of one label."""
+    made = api.random(n, label, rng)
+    return _checked(made, n, np.full(n, label, np.int32), schema, f"API '{api.name}', random")
+
+
+def offspring(api: API, parents: Population, degree: float, schema: Schema, rng: np.random.Generator) -> Population:
+    """One checked variation of each parent."""
+    made = api.vary(parents, degree, rng)
+    return _checked(made, len(parents), parents.labels, schema, f"API '{api.name}', vary").with_parents(parents.parents)
+
+
+def _checked(made: Population, n: int, labels: NDArray[np.int32], schema: Schema, who: str) -> Population:
+    """Raise APIError unless ``made`` keeps the API's contract: right number, right columns, labels, domains."""
+    if not isinstance(made, Population):
+        raise APIError(f"{who}: expected a Population, got {type(made).__name__}.")
+    if len(made) != n or len(made.labels) != n:
+        raise APIError(f"{who}: expected {n} samples, got {len(made)}.")
+    if not np.array_equal(made.labels, labels):
+        raise APIError(f"{who}: samples have other labels than asked for.")
+    for problem in violations(made.records, schema):
+        raise APIError(f"{who}: {problem}")
+    return made

@@ -1,0 +1,324 @@
+"""The durable ledger: what was granted for each private source, and every charge against it.
+
+One SQLite file holds one append-only hash chain per source: ``hash = SHA-256(previous, source, number, kind, body)``,
+and ``mac = HMAC-SHA256(key, hash)`` under a key kept outside the ledger's directory. Beside the key stands a witness of
+the newest hash seen per source, so that a ledger restored from an older copy, or deleted, is noticed.
+
+A charge is one transaction: ``BEGIN IMMEDIATE``, verify the source's chain, sum the exact rationals, compare with both
+the source's grant and the run's own budget, insert, commit with fsync. Charges are never refunded.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
+from pe.privacy import gdp
+from pe.privacy.budget import Adjacency, Budget, Unit
+from pe.privacy.mechanism import DiscreteGaussian
+from pe.privacy.witness import Witness, load_key
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS entries (
+    source TEXT NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
+    previous TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, mac TEXT NOT NULL, PRIMARY KEY (source, number)
+) STRICT;
+CREATE TABLE IF NOT EXISTS fingerprints (
+    source TEXT NOT NULL, run TEXT NOT NULL, fingerprint TEXT NOT NULL, PRIMARY KEY (source, run)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a source's chain. ``kind`` is "grant" or "reserve"; ``body`` holds public settings only."""
+
+    source: str
+    number: int
+    kind: str
+    body: dict[str, Any]
+    previous: str
+    hash: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"number": self.number, "kind": self.kind, **self.body, "previous": self.previous, "hash": self.hash}
+
+
+def entry_hash(previous: str, source: str, number: int, kind: str, body: dict[str, Any]) -> str:
+    """The chain's link: SHA-256 over canonical JSON."""
+    return _link(previous, source, number, kind, canonical(body))
+
+
+def _link(previous: str, source: str, number: int, kind: str, body: str) -> str:
+    return sha256(canonical([previous, source, number, kind, body]).encode()).hexdigest()
+
+
+def canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def default_path() -> Path:
+    """``PE_LEDGER``, else ``pe/ledger.sqlite3`` in the user's data directory."""
+    if path := os.environ.get("PE_LEDGER"):
+        return Path(path)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pe" / "ledger.sqlite3"
+
+
+class Ledger:
+    """A ledger file. ``create=True`` makes it when it does not exist; otherwise a missing file is an error."""
+
+    def __init__(self, path: str | Path | None = None, *, key: str | Path | None = None, create: bool = False) -> None:
+        self.path = Path(path) if path is not None else default_path()
+        if not self.path.exists() and not create:
+            raise UnknownSourceError(
+                f"no ledger at {self.path}: 'pe budget create SOURCE --epsilon E --delta D --adjacency A' makes one, "
+                "'--ledger' or PE_LEDGER names another, 'pe synthesize --create' grants a first run's budget. "
+                "Nothing was spent."
+            )
+        self._key, key_path = load_key(key, create=create)
+        self._witness = Witness(key_path, self.path)
+        self._witness.refuse_a_lost_ledger()
+        if create:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._connect() as connection:
+            connection.executescript(_TABLES)
+        self.path.chmod(0o600)
+
+    # -- grants ----------------------------------------------------------------------------------------------------
+
+    def create(self, source: str, budget: Budget) -> Entry:
+        """Grant a first budget to a new source. Raises LedgerError if the source is known."""
+        if not source.strip():
+            raise ConfigError("expected a source name, got an empty one. Nothing was spent.")
+        with self._transaction() as connection:
+            if self._chain(connection, source):
+                raise LedgerError(
+                    f"source '{source}' already has a budget: 'pe budget show {source}' prints it, "
+                    "'pe budget grant' raises it. Nothing was spent."
+                )
+            entry = self._append(connection, source, "grant", self._grant_body(budget), [])
+        return self._witnessed(entry)
+
+    def grant(self, source: str, epsilon: float, delta: float) -> Entry:
+        """Replace a source's total by a larger one; what was spent stays spent. Raises LedgerError below the spent."""
+        with self._transaction() as connection:
+            chain = self._require(connection, source)
+            old = granted(chain)
+            budget = Budget(epsilon, delta, old.adjacency, old.unit)
+            if budget.mu_squared < spent(chain):
+                raise LedgerError(
+                    f"source '{source}' has spent epsilon {gdp.epsilon_for(_mu(spent(chain)), delta):.4g} at delta "
+                    f"{delta:g}, more than the new total {epsilon:g}. The grant stays {old}. Nothing was spent."
+                )
+            entry = self._append(connection, source, "grant", self._grant_body(budget), chain)
+        return self._witnessed(entry)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def sources(self) -> list[str]:
+        with self._connect() as connection:
+            return [name for (name,) in connection.execute("SELECT DISTINCT source FROM entries ORDER BY source")]
+
+    def chain(self, source: str) -> list[Entry]:
+        """Every entry of a source, verified against hashes, MACs and the witness."""
+        with self._connect() as connection:
+            return self._require(connection, source)
+
+    def account(self, source: str, *, run: str, budget: Budget, config: str) -> Account:
+        """The purse of one run: charges go to ``source`` and stop at ``budget`` as well as at the source's grant."""
+        old = granted(self.chain(source))
+        if (old.adjacency, old.unit) != (budget.adjacency, budget.unit):
+            raise LedgerError(
+                f"source '{source}' is accounted under {old.adjacency} adjacency per {old.unit}, the run asks for "
+                f"{budget.adjacency} per {budget.unit}: charges under both cannot be added. Nothing was spent."
+            )
+        return Account(self, source, run, budget, config)
+
+    # -- fingerprints ----------------------------------------------------------------------------------------------
+
+    def fingerprint(self, content: bytes) -> str:
+        """Keyed digest of private content: equal for equal data, meaningless without the key. Stays in the ledger."""
+        return hmac.new(self._key, b"fingerprint" + content, sha256).hexdigest()
+
+    def bind(self, source: str, run: str, fingerprint: str) -> tuple[str | None, list[str]]:
+        """Remember a run's data; return what was remembered for it before, and other sources with the same data."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT fingerprint FROM fingerprints WHERE run = ?", (run,)).fetchone()
+            if row is None:
+                connection.execute("INSERT INTO fingerprints VALUES (?, ?, ?)", (source, run, fingerprint))
+            others = connection.execute(
+                "SELECT DISTINCT source FROM fingerprints WHERE fingerprint = ? AND source != ? ORDER BY source",
+                (fingerprint, source),
+            ).fetchall()
+        return (row[0] if row else None), [name for (name,) in others]
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _grant_body(self, budget: Budget) -> dict[str, Any]:
+        return {
+            "epsilon": budget.epsilon,
+            "delta": budget.delta,
+            "adjacency": str(budget.adjacency),
+            "unit": str(budget.unit),
+            "time": _now(),
+        }
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                yield connection
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"the ledger {self.path} cannot be used ({error}): free the disk, make it writable, or restore it from "
+                "a backup that is not older than the last certificate. Nothing was spent by this call."
+            ) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._connect() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def _append(
+        self, connection: sqlite3.Connection, source: str, kind: str, body: dict[str, Any], chain: list[Entry]
+    ) -> Entry:
+        previous, number = (chain[-1].hash if chain else ""), len(chain)
+        digest = entry_hash(previous, source, number, kind, body)
+        row = (source, number, kind, canonical(body), previous, digest, self._mac(digest))
+        connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        return Entry(source, number, kind, body, previous, digest)
+
+    def _witnessed(self, entry: Entry) -> Entry:
+        """Call after the commit: the witness may lag behind the ledger, never lead it."""
+        self._witness.advance(entry.source, entry.number, entry.hash)
+        return entry
+
+    def _mac(self, digest: str) -> str:
+        return hmac.new(self._key, digest.encode(), sha256).hexdigest()
+
+    def _require(self, connection: sqlite3.Connection, source: str) -> list[Entry]:
+        chain = self._chain(connection, source)
+        if not chain:
+            raise UnknownSourceError(
+                f"source '{source}' has no budget in {self.path}: 'pe budget create {source} --epsilon E --delta D "
+                "--adjacency A' grants one, '--create' grants a first run's budget. Nothing was spent."
+            )
+        return chain
+
+    def _chain(self, connection: sqlite3.Connection, source: str) -> list[Entry]:
+        seen = self._witness.seen(source)
+        rows = connection.execute(
+            "SELECT number, kind, body, previous, hash, mac FROM entries WHERE source = ? ORDER BY number", (source,)
+        ).fetchall()
+        entries: list[Entry] = []
+        previous = ""
+        for expected, (number, kind, text, before, digest, mac) in enumerate(rows):
+            sound = (
+                (number, before) == (expected, previous)
+                and digest == _link(before, source, number, kind, text)
+                and hmac.compare_digest(mac, self._mac(digest))
+            )
+            if not sound:
+                raise LedgerError(
+                    f"entry {expected} of source '{source}' in {self.path} was altered, or the key is another one: "
+                    "restore both from a backup. Nothing was spent."
+                )
+            entries.append(Entry(source, number, kind, json.loads(text), before, digest))
+            previous = digest
+        self._witness.check(source, seen, [entry.hash for entry in entries])
+        return entries
+
+
+@dataclass(frozen=True)
+class Account:
+    """Charges of one run against one source."""
+
+    ledger: Ledger
+    source: str
+    run: str
+    budget: Budget
+    config: str
+
+    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int) -> str:
+        """Charge one release durably and return the entry's hash; raise BudgetExceededError if it does not fit."""
+        cost = mechanism.mu_squared
+        with self.ledger._transaction() as connection:
+            chain = self.ledger._require(connection, self.source)
+            total, mine = spent(chain) + cost, spent(chain, self.run) + cost
+            for limit, sum_, owner in (
+                (granted(chain), total, f"source '{self.source}'"),
+                (self.budget, mine, "this run"),
+            ):
+                if sum_ > limit.mu_squared:
+                    raise BudgetExceededError(
+                        f"iteration {iteration} needs epsilon {gdp.epsilon_for(_mu(sum_), limit.delta):.4g} of "
+                        f"{limit.epsilon:g} at delta {limit.delta:g} ({owner}): lower the iterations, or grant more "
+                        "with 'pe budget grant'. Nothing was charged or released for it."
+                    )
+            body = {
+                "run": self.run,
+                "config": self.config,
+                "iteration": iteration,
+                "purpose": purpose,
+                "mechanism": "discrete gaussian",
+                "bins": bins,
+                "sensitivity_squared": str(mechanism.sensitivity_squared),
+                "sigma": str(mechanism.sigma),
+                "mu_squared": str(cost),
+                "run_epsilon": self.budget.epsilon,
+                "run_delta": self.budget.delta,
+                "time": _now(),
+            }
+            entry = self.ledger._append(connection, self.source, "reserve", body, chain)
+        return self.ledger._witnessed(entry).hash
+
+    def spent(self) -> Fraction:
+        """Squared GDP parameter charged by this run so far."""
+        return spent(self.ledger.chain(self.source), self.run)
+
+    def epsilon_spent(self) -> float:
+        """What the run's charges so far amount to at its delta; the certified figure is the preset budget."""
+        return gdp.epsilon_for(_mu(self.spent()), self.budget.delta)
+
+
+def granted(chain: list[Entry]) -> Budget:
+    """The budget in force: the last grant."""
+    body = next(entry.body for entry in reversed(chain) if entry.kind == "grant")
+    return Budget(body["epsilon"], body["delta"], Adjacency(body["adjacency"]), Unit(body["unit"]))
+
+
+def spent(chain: list[Entry], run: str | None = None) -> Fraction:
+    """Sum of the squared GDP parameters of all reservations, or of one run's."""
+    rows = (entry.body for entry in chain if entry.kind == "reserve" and run in (None, entry.body["run"]))
+    return sum((Fraction(body["mu_squared"]) for body in rows), Fraction(0))
+
+
+def _mu(mu_squared: Fraction) -> float:
+    return math.sqrt(mu_squared) * (1 + 1e-15)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

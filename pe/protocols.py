@@ -1,0 +1,52 @@
+"""The two seams a user can fill: an API that proposes samples, an embedder that maps records to vectors."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pe.population import Population
+
+
+@runtime_checkable
+class API(Protocol):
+    """Proposes synthetic samples; never sees private data (Lin et al. 2024, RANDOM_API and VARIATION_API)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def random(self, n: int, label: int, rng: np.random.Generator) -> Population:
+        """Return ``n`` fresh samples of one label (a position in the schema's label set)."""
+        ...
+
+    def vary(self, parents: Population, degree: float, rng: np.random.Generator) -> Population:
+        """Return one variation of each parent, in order, with the parent's label.
+
+        ``degree`` in [0, 1] says how far a variation may go; 0 is closest to the parent.
+        """
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A record-wise map to vectors: each output row depends on its own record alone.
+
+    ``scale`` and ``limit`` are public: a vector x enters the vote as the integers clip(round(scale * x), +-limit).
+    ``name`` identifies the map and everything it was configured with.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def limit(self) -> int: ...
+
+    def embed(self, table: pa.Table) -> NDArray[np.float32]:
+        """Return float32 (n, dim) for a table of the schema's features."""
+        ...

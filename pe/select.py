@@ -1,0 +1,62 @@
+"""From a noisy histogram to parents: public post-processing, free of charge."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pe.errors import ConfigError
+
+Selection = Literal["sample", "rank"]
+
+
+def select(
+    labels: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    selection: Selection,
+    threshold: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Indices of the selected candidates, int64 (sum of sizes,), label by label.
+
+    labels     int32 (m,), the candidates' labels.
+    counts     int64 (m,), their noisy votes.
+    sizes      int64 (labels,), how many to select of each label.
+    selection  "sample": independent draws with probability proportional to max(count - threshold, 0), uniform where
+               that is zero throughout (Lin et al. 2024, algorithm 1). "rank": the highest counts, ties to the lower
+               index; all of them over again where a label has too few (Xie et al. 2024).
+    """
+    chosen = []
+    for label, size in enumerate(sizes):
+        own = np.flatnonzero(labels == label)
+        if size == 0 or len(own) == 0:
+            continue
+        if selection == "rank":
+            order = own[np.argsort(-counts[own], kind="stable")]
+            chosen.append(np.resize(order, size))
+        elif selection == "sample":
+            weights = np.maximum(counts[own] - threshold, 0.0)
+            total = weights.sum()
+            chosen.append(rng.choice(own, size=size, p=weights / total if total > 0 else None))
+        else:
+            raise ConfigError(f"expected selection 'sample' or 'rank', got {selection!r}.")
+    return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+
+
+def apportion(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Split ``total`` by ``shares`` into whole numbers that add up to it (largest remainders, ties to the first)."""
+    exact = total * np.asarray(shares, np.float64) / np.sum(shares)
+    sizes = np.floor(exact).astype(np.int64)
+    order = np.argsort(sizes - exact, kind="stable")
+    sizes[order[: total - int(sizes.sum())]] += 1
+    return sizes
+
+
+def shares_from(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Label shares from released noisy label counts; uniform when none is positive."""
+    positive = np.maximum(counts, 0).astype(np.float64)
+    total = positive.sum()
+    return positive / total if total > 0 else np.full(len(counts), 1 / len(counts))
