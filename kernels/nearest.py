@@ -79,7 +79,7 @@ class _Search:
             index = scores.argmax(axis=1)[:, None] if self.k == 1 else _top(scores, self.k)
             best_score = np.concatenate([best_score, np.take_along_axis(scores, index, axis=1)], axis=1)
             best_index = np.concatenate([best_index, index + start], axis=1)
-        if best_index.shape[1] == self.k:
+        if m <= WIDEST_TILE:
             return best_index
         # Parts are in index order and each is sorted by (score, index), so a stable sort keeps the lower index first.
         order = np.argsort(-best_score, axis=1, kind="stable")[:, : self.k]

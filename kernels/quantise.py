@@ -15,7 +15,8 @@ def quantise(vectors: NDArray[np.floating], scale: float, limit: int) -> tuple[N
     if not (1 <= limit <= 32767 and 0 < scale < np.inf):
         raise ValueError(f"expected 1 <= limit <= 32767 and 0 < scale < inf, got {limit} and {scale}")
     finite = np.isfinite(vectors).all(axis=1)
-    scaled = np.asarray(vectors, np.float32) * np.float32(scale)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is clipped
+        scaled = np.asarray(vectors, np.float32) * np.float32(scale)
     if not finite.all():
         scaled[~finite] = 0
     np.rint(scaled, out=scaled)

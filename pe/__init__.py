@@ -1,0 +1,66 @@
+"""Private Evolution: differentially private synthetic data without training.
+
+Names are handed out lazily, so that ``import pe`` stays light and ``pe.kernels`` needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pe.config import Config as Config
+    from pe.delivery import Synthetic as Synthetic
+    from pe.delivery import load as load
+    from pe.evolve import Generation as Generation
+    from pe.evolve import evolve as evolve
+    from pe.plan import Plan as Plan
+    from pe.plan import Round as Round
+    from pe.population import Population as Population
+    from pe.privacy.budget import Adjacency as Adjacency
+    from pe.privacy.budget import Budget as Budget
+    from pe.privacy.ledger import Ledger as Ledger
+    from pe.privacy.release import Histogram as Histogram
+    from pe.private import PrivateDataset as PrivateDataset
+    from pe.protocols import API as API
+    from pe.protocols import Embedder as Embedder
+    from pe.schema import Categorical as Categorical
+    from pe.schema import Image as Image
+    from pe.schema import Numeric as Numeric
+    from pe.schema import Schema as Schema
+    from pe.synthesis import synthesize as synthesize
+
+_HOMES = {
+    "API": "pe.protocols",
+    "Adjacency": "pe.privacy.budget",
+    "Budget": "pe.privacy.budget",
+    "Categorical": "pe.schema",
+    "Config": "pe.config",
+    "Embedder": "pe.protocols",
+    "Generation": "pe.evolve",
+    "Histogram": "pe.privacy.release",
+    "Image": "pe.schema",
+    "Ledger": "pe.privacy.ledger",
+    "Numeric": "pe.schema",
+    "Plan": "pe.plan",
+    "Population": "pe.population",
+    "PrivateDataset": "pe.private",
+    "Round": "pe.plan",
+    "Schema": "pe.schema",
+    "Synthetic": "pe.delivery",
+    "evolve": "pe.evolve",
+    "load": "pe.delivery",
+    "synthesize": "pe.synthesis",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pe' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))

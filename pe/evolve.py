@@ -8,10 +8,11 @@ from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.arrays import violations
-from pe.errors import APIError
+from pe.errors import APIError, ConfigError
 from pe.plan import Plan, Round
 from pe.population import Population, concatenate
 from pe.privacy.budget import Adjacency
@@ -66,16 +67,24 @@ def first(
     private: PrivateDataset, api: API, plan: Plan, *, adjacency: Adjacency, release: Releaser, seed: int
 ) -> Generation:
     """Generation 0: label shares (uniform, declared, or bought) and fresh samples."""
-    labels = len(private.schema.labels)
-    shares = np.full(labels, 1 / labels) if plan.shares is None else np.asarray(plan.shares, np.float64)
+    if len(shares) != labels:
+        raise ConfigError(f"expected {labels} label shares, got {len(shares)}. Nothing was spent.")
     histogram = None
     if plan.label_sigma is not None:
         histogram = release(count_labels(private, adjacency), plan.label_sigma, 0)
-        shares = shares_from(histogram.counts)
+    shares = label_shares(plan, private.schema, histogram)
     rng = np.random.default_rng([seed, 0])
     sizes = apportion(plan.population, shares)
     parts = [fresh(api, int(size), label, private.schema, rng) for label, size in enumerate(sizes) if size]
     return Generation(0, concatenate(parts), shares, histogram)
+
+
+def label_shares(plan: Plan, schema: Schema, counts: Histogram | None) -> NDArray[np.float64]:
+    """Shares of the labels: from bought counts, else as declared, else uniform; float64 (labels,), sum 1."""
+    if counts is not None:
+        return shares_from(counts.counts)
+    labels = len(schema.labels)
+    return np.full(labels, 1 / labels) if plan.shares is None else np.asarray(plan.shares, np.float64)
 
 
 def step(
@@ -135,8 +144,12 @@ def _checked(made: Population, n: int, labels: NDArray[np.int32], schema: Schema
     """Raise APIError unless ``made`` keeps the API's contract: right number, right columns, labels, domains."""
     if not isinstance(made, Population):
         raise APIError(f"{who}: expected a Population, got {type(made).__name__}.")
-    if len(made) != n or len(made.labels) != n:
-        raise APIError(f"{who}: expected {n} samples, got {len(made)}.")
+    if not isinstance(made.records, pa.Table):
+        raise APIError(f"{who}: expected the records as an Arrow table, got {type(made.records).__name__}.")
+    parts = (made, made.labels, made.origin, made if made.parameters is None else made.parameters)
+    for part in parts:
+        if len(part) != n:
+            raise APIError(f"{who}: expected {n} samples, got {len(part)}.")
     if not np.array_equal(made.labels, labels):
         raise APIError(f"{who}: samples have other labels than asked for.")
     for problem in violations(made.records, schema):

@@ -79,6 +79,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.population < 1:
             raise ConfigError(f"expected a population of at least 1, got {self.population}. Nothing was spent.")
+        shares = self.shares
+        if shares is not None and not (all(0 <= share < math.inf for share in shares) and sum(shares) > 0):
+            raise ConfigError(f"expected label shares >= 0, not all of them 0, got {shares}. Nothing was spent.")
         if self.label_sigma is not None:
             check_sigma(self.label_sigma)
 

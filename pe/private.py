@@ -54,7 +54,7 @@ class PrivateDataset:
 
         arrays = shielded("reading the private data", load, "Is it the declared format? Nothing was spent.")
         n = len(arrays[schema.columns[0].name])
-        if n == 0 and adjacency is Adjacency.REPLACE_ONE:
+        if n == 0 and adjacency == Adjacency.REPLACE_ONE:
             raise PrivateDataError("the private data hold no records. Nothing was spent.")
         labels = arrays[schema.label] if schema.label is not None else np.zeros(n, np.int32)
         return cls(to_table(arrays, schema), labels.astype(np.int32), schema)

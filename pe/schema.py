@@ -40,12 +40,14 @@ class Numeric:
             )
         if self.integer and not (float(self.minimum).is_integer() and float(self.maximum).is_integer()):
             raise SchemaError(f"column '{self.name}': expected whole min and max for an integer column.")
+        if self.integer and max(abs(self.minimum), abs(self.maximum)) > 2**53:
+            raise SchemaError(f"column '{self.name}': expected min and max within 2**53 for an integer column.")
         if self.default is not None and not self.minimum <= self.default <= self.maximum:
             raise SchemaError(f"column '{self.name}': expected default in [min, max], got {self.default}.")
 
     @property
     def fallback(self) -> float:
-        middle = (self.minimum + self.maximum) / 2
+        middle = self.minimum / 2 + self.maximum / 2
         value = middle if self.default is None else self.default
         return float(round(value)) if self.integer else value
 
@@ -75,6 +77,8 @@ class Categorical:
             raise SchemaError(f"column '{self.name}': expected at least one value.")
         if len(set(self.values)) != len(self.values):
             raise SchemaError(f"column '{self.name}': expected distinct values.")
+        if any(value != value.strip() for value in self.values):
+            raise SchemaError(f"column '{self.name}': expected values without surrounding white space.")
         if self.default is not None and self.default not in self.values:
             raise SchemaError(f"column '{self.name}': expected default among the values, got '{self.default}'.")
 
@@ -204,6 +208,8 @@ class Schema:
             return cls.from_toml(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise SchemaError(f"the schema {path} cannot be read: {error.strerror}. Nothing was spent.") from None
+        except UnicodeDecodeError:
+            raise SchemaError(f"the schema {path} is not UTF-8 text. Nothing was spent.") from None
         except SchemaError as error:
             raise SchemaError(f"{path}: {error} Nothing was spent.") from None
 
@@ -238,5 +244,8 @@ def _column(name: str, entry: object) -> Column:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise SchemaError(f"column '{name}': expected a number for '{key}', got {value!r}.")
     if kind == "image":
-        return Image(name, **{key: int(value) for key, value in numbers.items()})
+        for key, value in numbers.items():
+            if not isinstance(value, int):
+                raise SchemaError(f"column '{name}': expected a whole number for '{key}', got {value!r}.")
+        return Image(name, **numbers)
     return Numeric(name, numbers["min"], numbers["max"], kind == "integer", numbers.get("default"))

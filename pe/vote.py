@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.errors import EmbedderError
+from pe.errors import EmbedderError, PEError
 from pe.kernels.count import count
 from pe.kernels.nearest import nearest as nearest_candidates
 from pe.kernels.quantise import quantise
@@ -79,7 +79,12 @@ def count_labels(private: PrivateDataset, adjacency: Adjacency) -> Votes:
 
 def embed_candidates(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]:
     """Embeddings of synthetic records, float32 (n, dim); raises EmbedderError unless they are all finite."""
-    vectors = np.asarray(embedder.embed(table), np.float32)
+    try:
+        vectors = np.asarray(embedder.embed(table), np.float32)
+    except PEError:
+        raise
+    except Exception as error:
+        raise EmbedderError(f"embedder '{embedder.name}' failed on synthetic samples: {error!r}.") from error
     if vectors.shape != (table.num_rows, embedder.dim):
         raise EmbedderError(
             f"embedder '{embedder.name}': expected shape {(table.num_rows, embedder.dim)}, got {vectors.shape}."

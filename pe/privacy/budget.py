@@ -52,7 +52,10 @@ class Budget:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ConfigError(f"expected {name} to be a number, got {value!r}. Nothing was spent.")
-            object.__setattr__(self, name, float(value))
+            try:
+                object.__setattr__(self, name, float(value))
+            except OverflowError:
+                object.__setattr__(self, name, math.inf)
         if not (0 < self.epsilon < math.inf):
             raise ConfigError(f"expected epsilon > 0 and finite, got {self.epsilon}. Nothing was spent.")
         if not (SMALLEST_DELTA <= self.delta < 1):

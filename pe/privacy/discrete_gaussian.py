@@ -92,6 +92,8 @@ def sigma_for(mu_squared: Fraction, sensitivity_squared: Fraction) -> Fraction:
     def fits(steps: int) -> bool:
         return sensitivity_squared * gdp_mu_squared(Fraction(steps, SIGMA_STEPS)) <= mu_squared
 
+    if mu_squared <= 0:
+        raise ConfigError("the budget is too small for any supported sigma. Nothing was spent.")
     # sigma**2 lies just above sensitivity**2 / mu**2; walk up from there (one or two steps in practice)
     steps = max(SIGMA_STEPS // 8, math.isqrt(math.floor(sensitivity_squared / mu_squared * SIGMA_STEPS**2)))
     limit = LARGEST_SIGMA * SIGMA_STEPS

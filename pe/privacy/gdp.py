@@ -18,6 +18,12 @@ from scipy.special import erfcx, log_ndtr
 GUARD = 1e-10
 """Relative safety margin of every conversion; scipy's special functions are good to about 1e-13."""
 
+CANCELLATION = 2e-14
+"""Further margin, over mu: ``log_delta`` is a difference of two functions at points mu apart."""
+
+SMALLEST_MU = 1e-6
+"""Below this no conversion is attempted. One answer under the largest supported noise costs 6e-5."""
+
 TAIL = 2.0**-100
 """Part of delta set aside for the tails that the discrete noise's certificate leaves out."""
 
@@ -39,33 +45,41 @@ def log_delta(epsilon: float, mu: float) -> float:
     return -a * a / 2 - math.log(2 * math.pi) / 2 + math.log(mills)
 
 
+def _log_delta_above(epsilon: float, mu: float) -> float:
+    """``log_delta``, never below the truth, for mu >= SMALLEST_MU."""
+    return log_delta(epsilon, mu) + GUARD + CANCELLATION / mu
+
+
 def epsilon_for(mu: float, delta: float) -> float:
     """Smallest epsilon for which mu-GDP is (epsilon, delta)-DP, rounded up; 0 when mu is 0."""
     if mu == 0:
         return 0.0
-    target = math.log(delta - TAIL) - GUARD
+    mu = max(mu, SMALLEST_MU)
+    target = math.log(delta - TAIL)
     low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / (delta - TAIL))) + mu
-    if log_delta(0.0, mu) <= target:
+    if _log_delta_above(0.0, mu) <= target:
         return 0.0
     while high - low > 1e-14 * high:
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        low, high = (low, middle) if log_delta(middle, mu) <= target else (middle, high)
+        low, high = (low, middle) if _log_delta_above(middle, mu) <= target else (middle, high)
     return high * (1 + 1e-13)
 
 
 def mu_squared_within(epsilon: float, delta: float) -> Fraction:
-    """Largest mu**2 for which mu-GDP is (epsilon, delta)-DP, as an exact rational, rounded down."""
-    target = math.log(delta - TAIL) - GUARD
-    low, high = 0.0, 1.0
-    while log_delta(epsilon, high) <= target:
+    """Largest mu**2 for which mu-GDP is (epsilon, delta)-DP, as an exact rational, rounded down; 0 when it is below 1e-12."""
+    target = math.log(delta - TAIL)
+    low, high = SMALLEST_MU, 1.0
+    if _log_delta_above(epsilon, low) > target:
+        return Fraction(0)
+    while _log_delta_above(epsilon, high) <= target:
         low, high = high, 2 * high
     while high - low > 1e-14 * high:
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        low, high = (middle, high) if log_delta(epsilon, middle) <= target else (low, middle)
+        low, high = (middle, high) if _log_delta_above(epsilon, middle) <= target else (low, middle)
     mu = Fraction(low * (1 - 1e-13))
     return floor_dyadic(mu * mu)
 

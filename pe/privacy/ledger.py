@@ -87,7 +87,8 @@ class Ledger:
                 "'--ledger' or PE_LEDGER names another, 'pe synthesize --create' grants a first run's budget. "
                 "Nothing was spent."
             )
-        self._key, key_path = load_key(key, create=create)
+        # a new key beside an old ledger would make every entry in it look altered
+        self._key, key_path = load_key(key, create=create and not self.path.exists())
         self._witness = Witness(key_path, self.path)
         self._witness.refuse_a_lost_ledger()
         if create:
@@ -213,7 +214,14 @@ class Ledger:
 
     def _witnessed(self, entry: Entry) -> Entry:
         """Call after the commit: the witness may lag behind the ledger, never lead it."""
-        self._witness.advance(entry.source, entry.number, entry.hash)
+        try:
+            self._witness.advance(entry.source, entry.number, entry.hash)
+        except OSError as error:
+            raise LedgerError(
+                f"entry {entry.number} of source '{entry.source}' is in the ledger, but its witness beside the key "
+                f"could not be written ({type(error).__name__}): free the disk, or make it writable. A charge in that "
+                "entry stays spent."
+            ) from None
         return entry
 
     def _mac(self, digest: str) -> str:

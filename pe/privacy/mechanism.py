@@ -19,9 +19,11 @@ def votes_sensitivity_squared(adjacency: Adjacency, nearest: int = 1) -> Fractio
     Adding or removing a record moves K bins by one: sqrt(K). Replacing one moves at most K bins down and K others up:
     sqrt(2 K). The bound is over the bins of all labels together.
     """
+    if adjacency not in tuple(Adjacency):
+        raise ConfigError(f"expected an Adjacency, got {adjacency!r}. Nothing was spent.")
     if nearest < 1:
         raise ConfigError(f"expected nearest >= 1, got {nearest}. Nothing was spent.")
-    return Fraction(nearest * (2 if adjacency is Adjacency.REPLACE_ONE else 1))
+    return Fraction(nearest * (2 if adjacency == Adjacency.REPLACE_ONE else 1))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Witness:
             number, digest = json.loads(self._path(source).read_text())
         except FileNotFoundError:
             return None
-        except ValueError:
+        except (OSError, ValueError, TypeError):
             raise LedgerError(f"{self._path(source)} is damaged: restore it. Nothing was spent.") from None
         return int(number), str(digest)
 
@@ -99,7 +99,10 @@ class Witness:
             before = self.seen(source)
             if before is None or before[0] < number:
                 draft = path.with_suffix(".draft")
-                draft.write_text(json.dumps([number, digest]))
+                with draft.open("w") as file:
+                    file.write(json.dumps([number, digest]))
+                    file.flush()
+                    os.fsync(file.fileno())
                 draft.replace(path)
 
     def _path(self, source: str) -> Path:

@@ -1,0 +1,137 @@
+"""From a configuration to the objects of a run: APIs, embedder, plan. Touches no private data."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from typing import Any
+
+from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig
+from pe.errors import ConfigError
+from pe.methods import default_method, settings
+from pe.plan import Plan, Round, noise_scales
+from pe.protocols import API, Embedder
+from pe.schema import Schema
+
+APIS = {
+    "tabular": "pe.apis.tabular:TabularAPI",
+    "text_render": "pe.apis.text_render:TextRenderAPI",
+    "nearest": "pe.apis.nearest:NearestAPI",
+}
+EMBEDDERS = {
+    "tabular": "pe.embedders.tabular:TabularEmbedder",
+    "pixels": "pe.embedders.pixels:PixelEmbedder",
+}
+
+
+def build_apis(config: Config, schema: Schema) -> list[API]:
+    """One API per ``[[api]]`` section."""
+    apis = [_construct(section, APIS, "api", schema) for section in config.api]
+    for section, api in zip(config.api, apis, strict=True):
+        if not isinstance(api, API):
+            raise ConfigError(f"api '{section.kind}' has no name, random and vary. Nothing was spent.")
+    return apis
+
+
+def build_embedder(config: Config, schema: Schema) -> Embedder:
+    """The configured embedder; by default pixels for a schema with an image, else tabular."""
+    section = config.embedder or EmbedderConfig(kind="tabular" if schema.image is None else "pixels")
+    embedder = _construct(section, EMBEDDERS, "embedder", schema)
+    if not isinstance(embedder, Embedder):
+        raise ConfigError(f"embedder '{section.kind}' has no name, dim, scale, limit and embed. Nothing was spent.")
+    return embedder
+
+
+def build_plan(config: Config, schema: Schema) -> Plan:
+    """The method's settings, the user's in their place, and noise that spends the whole budget."""
+    evolution, rows = config.evolution, config.output.rows
+    method = evolution.method or default_method(schema)
+    population, rounds = settings(method, rows, len(schema.labels), evolution.iterations)
+    count = len(rounds)
+    for key in ("parents", "selection", "threshold", "variations", "keep", "degree", "lookahead", "nearest"):
+        value = getattr(evolution, key)
+        if value is not None:
+            for each, chosen in zip(rounds, _spread(key, value, count), strict=True):
+                each[key] = chosen
+    for each, index in zip(rounds, _stages(config, count), strict=True):
+        each["api"] = index
+    weights = _spread("budget_weights", evolution.budget_weights or 1.0, count)
+    shares, label_share = _label_shares(config, schema)
+    nearest = [each.get("nearest", 1) for each in rounds]
+    scales, label_sigma = noise_scales(config.privacy.budget(), weights, nearest, label_share)
+    plan = Plan(
+        population=evolution.population or population,
+        rounds=tuple(Round(sigma=sigma, **each) for sigma, each in zip(scales, rounds, strict=True)),
+        shares=shares,
+        label_sigma=label_sigma,
+    )
+    if plan.rounds[-1].population < rows:
+        raise ConfigError(
+            f"output.rows asks for {rows} records, the last iteration leaves {plan.rounds[-1].population}: raise "
+            "evolution.parents. Nothing was spent."
+        )
+    return plan
+
+
+def _label_shares(config: Config, schema: Schema) -> tuple[tuple[float, ...] | None, float]:
+    choice = config.privacy.label_shares
+    if schema.label is None or choice == "uniform":
+        return None, 0.0
+    if isinstance(choice, BoughtShares):
+        return None, choice.budget_share
+    if len(choice) != len(schema.labels) or sum(choice) <= 0:
+        raise ConfigError(
+            f"privacy.label_shares: expected {len(schema.labels)} shares, one per label and not all zero, got "
+            f"{len(choice)}. Nothing was spent."
+        )
+    return tuple(float(share) / sum(choice) for share in choice), 0.0
+
+
+def _stages(config: Config, count: int) -> list[int]:
+    """Which API varies in each round: every one but the last says for how many rounds."""
+    stages: list[int] = []
+    for index, section in enumerate(config.api):
+        final = index == len(config.api) - 1
+        if section.rounds is None and not final:
+            raise ConfigError(f"api {index + 1} ('{section.kind}') needs 'rounds'. Nothing was spent.")
+        stages += [index] * (count - len(stages) if final else section.rounds or 0)
+    if len(stages) != count or len(set(stages)) != len(config.api):
+        raise ConfigError(f"the rounds of the APIs do not fit {count} iterations. Nothing was spent.")
+    return stages
+
+
+def _spread(key: str, value: Any, count: int) -> list[Any]:
+    if not isinstance(value, list):
+        return [value] * count
+    if len(value) != count:
+        raise ConfigError(
+            f"evolution.{key}: expected one value, or one per iteration ({count}), got {len(value)}. Nothing was spent."
+        )
+    return value
+
+
+def _construct(section: ApiConfig | EmbedderConfig, known: dict[str, str], what: str, schema: Schema) -> Any:
+    module, _, name = known.get(section.kind, section.kind).partition(":")
+    if not name:
+        kinds = ", ".join([*known, "'package.module:Class'"])
+        raise ConfigError(f"{what}.kind: expected one of {kinds}, got '{section.kind}'. Nothing was spent.")
+    try:
+        maker = getattr(_import(module), name)
+    except (ImportError, AttributeError) as error:
+        hint = " It needs an extra: pip install 'pe-synth[images]'." if section.kind in known else ""
+        raise ConfigError(f"{what} '{section.kind}' cannot be imported: {error}.{hint} Nothing was spent.") from None
+    keys = section.model_extra or {}
+    try:
+        inspect.signature(maker).bind(schema, **keys)
+    except TypeError as error:
+        raise ConfigError(f"{what} '{section.kind}': {error}. Nothing was spent.") from None
+    return maker(schema, **keys)
+
+
+def _import(module: str) -> Any:
+    here = os.getcwd()
+    if here not in sys.path:  # a class of the user's beside the configuration; the pe command itself does not see it
+        sys.path.append(here)
+    return importlib.import_module(module)

@@ -1,0 +1,124 @@
+"""CARD.md: the claim in words that a privacy officer can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from pe.plan import Plan
+from pe.schema import Categorical, Column, Image, Schema
+
+_NEIGHBOURS = {
+    "add-remove": "with or without any one {unit}: the number of {unit}s is itself protected",
+    "replace-one": "with any one {unit} exchanged for another: the number of {unit}s is public",
+}
+
+
+def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], adjacency: str) -> list[str]:
+    """What the user declared to be public knowledge, in sentences; it stands in the certificate and on the card."""
+    notes = [
+        "the schema: the names and types of its columns, the bounds of every number, the list of every category",
+        "the settings of the run: iterations, population sizes, noise scales, epsilon and delta",
+    ]
+    if schema.label is not None:
+        if plan.shares is not None:
+            notes.append("the label shares " + ", ".join(f"{share:.4g}" for share in plan.shares))
+        elif plan.label_sigma is None:
+            notes.append("nothing about the label shares: every label gets an equal share")
+    if adjacency == "replace-one":
+        notes.append("the number of private records")
+    return notes + [f"the public data of the API: {note}" for note in api_notes]
+
+
+def write_card(
+    name: str,
+    certificate: Mapping[str, Any],
+    schema: Schema,
+    plan: Plan,
+    *,
+    apis: Sequence[str],
+    embedder: str,
+    label_sizes: Sequence[int],
+) -> str:
+    """Markdown text of the card."""
+    claim, spent, iterations = certificate["claim"], certificate["spent"], certificate["iterations"]
+    unit = claim["unit"]
+    neighbours = _NEIGHBOURS[claim["adjacency"]].format(unit=unit)
+    charges = [row for row in certificate["entries"] if row["kind"] == "reserve" and row["run"] == certificate["run"]]
+    early = "" if iterations["completed"] == iterations["planned"] else " It stopped early, when the budget was gone."
+    lines = [
+        f"# Synthetic data set: {name}",
+        "",
+        f"{sum(label_sizes)} synthetic records. Every one was proposed by `{'`, `'.join(apis)}`, which never saw the "
+        "private records, and selected by their noisy vote (Private Evolution, Lin et al. 2024).",
+        "",
+        "## The claim",
+        "",
+        f"These files are **({claim['epsilon']:g}, {claim['delta']:g})-differentially private** for each {unit} of "
+        f"source `{certificate['source']}`, under {claim['adjacency']} adjacency.",
+        "",
+        f"In words: whatever anyone concludes from these files, they would have concluded with nearly the same "
+        f"probability from private data {neighbours}. Any probability changes by at most a factor of "
+        f"e^{claim['epsilon']:g} plus {claim['delta']:g}.",
+        "",
+        f"The run did {iterations['completed']} of {iterations['planned']} iterations.{early} Its charges amount to "
+        f"epsilon {spent['epsilon']:.6g} at delta {claim['delta']:g}; the claim is the budget fixed beforehand.",
+        "",
+        "## What was released with noise",
+        "",
+        "| iteration | what | noise (standard deviation) | L2 sensitivity squared | bins |",
+        "|---|---|---|---|---|",
+    ]
+    for row in charges:
+        sigma = float(Fraction(row["sigma"]))
+        lines.append(
+            f"| {row['iteration']} | {row['purpose']} | {sigma:.4g} | {row['sensitivity_squared']} | {row['bins']} |"
+        )
+    lines += [
+        "",
+        "Noise is discrete Gaussian, drawn from the operating system's generator; charges are lines of a ledger that "
+        "was written before the data were read. `pe budget verify certificate.json` recomputes all of it.",
+        "",
+        "## What was declared public",
+        "",
+        "The claim takes these as known to everyone; it does not protect them:",
+        "",
+        *(f"- {note}" for note in certificate["declared_public"]),
+        "",
+        "## What is not covered",
+        "",
+        *(f"- {note}" for note in certificate["not_covered"]),
+        "",
+        "## Columns",
+        "",
+        "| column | type | domain |",
+        "|---|---|---|",
+        *(f"| {column.name} | {_kind(column)} | {_domain(column)} |" for column in schema.columns),
+        "",
+    ]
+    if schema.label is not None:
+        sizes = ", ".join(f"{label}: {size}" for label, size in zip(schema.labels, label_sizes, strict=True))
+        source = (
+            "declared"
+            if plan.shares is not None
+            else "equal by design"
+            if plan.label_sigma is None
+            else "from a charged, noisy count"
+        )
+        lines += [f"Records by `{schema.label}` ({source}): {sizes}.", ""]
+    lines += [f"Embedder: `{embedder}`. Versions: {certificate['versions']}.", ""]
+    return "\n".join(lines)
+
+
+def _kind(column: Column) -> str:
+    return str(column.to_dict()["type"])
+
+
+def _domain(column: Column) -> str:
+    if isinstance(column, Categorical):
+        shown = ", ".join(column.values[:12])
+        return shown + (f", ... ({len(column.values)} in all)" if len(column.values) > 12 else "")
+    if isinstance(column, Image):
+        return f"{column.height} x {column.width} x {column.channels}"
+    return f"{column.minimum:g} to {column.maximum:g}"

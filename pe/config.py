@@ -1,0 +1,153 @@
+"""One TOML file per run: parsed, checked, resolved. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pe.errors import ConfigError
+from pe.privacy.budget import Adjacency, Budget, Unit
+
+PerRound = int | list[int]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PrivateConfig(_Section):
+    """Where the private records are, and the public schema that describes them."""
+
+    source: Name
+    schema_: Name | None = Field(default=None, alias="schema")
+    path: str | None = None
+    format: str | None = None
+    label: str | None = None
+    columns: dict[str, str] = {}
+
+
+class BoughtShares(_Section):
+    """Label shares from a noisy release of the label counts, paid with this share of the squared GDP budget."""
+
+    budget_share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class PrivacyConfig(_Section):
+    """The claim. ``label_shares`` defaults to buying them with 3 % of the budget when there is a label."""
+
+    epsilon: float
+    delta: float
+    adjacency: Adjacency
+    unit: Unit = Unit.RECORD
+    label_shares: Literal["uniform"] | list[Annotated[float, Field(ge=0)]] | BoughtShares = BoughtShares(
+        budget_share=0.03
+    )
+
+    def budget(self) -> Budget:
+        return Budget(self.epsilon, self.delta, self.adjacency, self.unit)
+
+
+class ApiConfig(BaseModel):
+    """A kind of API, its own keys, and for how many rounds it varies (the last one: for the rest)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: Name
+    rounds: Annotated[int, Field(ge=1)] | None = None
+
+
+class EmbedderConfig(BaseModel):
+    """A kind of embedder and its own keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: Name
+
+
+class EvolutionConfig(_Section):
+    """The method, and settings that replace its own: one value for all iterations, or one per iteration."""
+
+    method: str | None = None
+    iterations: Annotated[int, Field(ge=1)] | None = None
+    population: Annotated[int, Field(ge=1)] | None = None
+    parents: PerRound | None = None
+    selection: Literal["sample", "rank"] | list[Literal["sample", "rank"]] | None = None
+    threshold: float | list[float] | None = None
+    variations: PerRound | None = None
+    keep: bool | list[bool] | None = None
+    degree: float | list[float] | None = None
+    lookahead: PerRound | None = None
+    nearest: PerRound | None = None
+    budget_weights: list[float] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class OutputConfig(_Section):
+    """Where the run goes, how many records it releases, and in which formats (default: by the schema)."""
+
+    run: Name
+    rows: Annotated[int, Field(ge=1)] = 1000
+    formats: list[Name] | None = None
+
+
+class Config(_Section):
+    private: PrivateConfig
+    privacy: PrivacyConfig
+    api: list[ApiConfig]
+    embedder: EmbedderConfig | None = None
+    evolution: EvolutionConfig = EvolutionConfig()
+    output: OutputConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_api_is_a_list_of_one(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("api"), dict):
+            return data | {"api": [data["api"]]}
+        return data
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Config:
+        """Check settings; raises ConfigError naming the first key that is wrong."""
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "configuration"
+            reason = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(first["type"], first["msg"])
+            got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {first['input']!r}"
+            raise ConfigError(f"{where}: {reason}{got}. Nothing was spent.") from None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Config:
+        """Read a TOML file; relative paths in it are relative to its folder."""
+        place = Path(path)
+        try:
+            settings = tomllib.loads(place.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{place} cannot be read: {error.strerror}. Nothing was spent.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{place} is not valid TOML: {error}. Nothing was spent.") from None
+        try:
+            return cls.of(settings).anchored(place.parent.resolve())
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from None
+
+    def anchored(self, folder: Path) -> Config:
+        """The same configuration with relative paths made absolute."""
+
+        def absolute(path: str) -> str:
+            return str(folder / path)
+
+        data = self.resolved()
+        data["output"]["run"] = absolute(self.output.run)
+        for section in [data["private"], *data["api"]]:
+            for key in ("path", "schema"):
+                if isinstance(section.get(key), str):
+                    section[key] = absolute(section[key])
+        return Config.model_validate(data)
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values, ready for TOML: what a run directory stores."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

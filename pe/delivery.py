@@ -1,0 +1,147 @@
+"""What leaves a run: the released records, their files, and the folder that holds them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pe.arrays import to_numpy
+from pe.errors import RunError
+from pe.export import Files, check_formats, export, records
+from pe.files import refusals, write_atomically
+from pe.pictures import contact_sheet
+from pe.population import Population
+from pe.privacy.certificate import read_certificate
+from pe.schema import Schema
+from pe.select import apportion
+
+
+def released(population: Population, shares: NDArray[np.float64], rows: int) -> Population:
+    """The records to hand out: per label the first of the population (kept parents stand before their variations)."""
+    sizes = apportion(rows, shares)
+    chosen = [np.flatnonzero(population.labels == label)[:size] for label, size in enumerate(sizes)]
+    return population.take(np.concatenate(chosen).astype(np.int64))
+
+
+def public_files(population: Population, schema: Schema, formats: Iterable[str]) -> Files:
+    """Data files, schema, and a contact sheet for images."""
+    files = export(population, schema, formats) | {"schema.toml": schema.to_toml().encode()}
+    if schema.image is not None:
+        files["contact_sheet.png"] = contact_sheet(to_numpy(population.records, schema.image), population.labels)
+    return files
+
+
+def digests(files: Files) -> dict[str, str]:
+    return {name: sha256(content).hexdigest() for name, content in sorted(files.items())}
+
+
+def certificate_bytes(certificate: Mapping[str, Any]) -> bytes:
+    return (json.dumps(certificate, indent=1) + "\n").encode()
+
+
+def replace_folder(folder: Path, files: Files) -> None:
+    """Write all files into a new folder and put it in the old one's place."""
+    draft, old = folder.with_name(f".{folder.name}.draft"), folder.with_name(f".{folder.name}.old")
+    with refusals(folder):
+        for leftover in (draft, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for name, content in files.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).write_bytes(content)
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A synthetic data set with its certificate.
+
+    ``run`` is the run directory; ``stopped`` says why the run ended before its last iteration, empty if it did not.
+    """
+
+    population: Population = field(repr=False)
+    schema: Schema = field(repr=False)
+    certificate: dict[str, Any] = field(repr=False)
+    run: Path
+    stopped: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def epsilon(self) -> float:
+        """The certified epsilon: the budget fixed beforehand."""
+        return float(self.certificate["claim"]["epsilon"])
+
+    @property
+    def delta(self) -> float:
+        return float(self.certificate["claim"]["delta"])
+
+    def __len__(self) -> int:
+        return len(self.population)
+
+    def to_arrow(self) -> pa.Table:
+        """Arrow table of all declared columns; categories are dictionaries."""
+        return records(self.population, self.schema)
+
+    def to_pandas(self) -> Any:
+        return self.to_arrow().to_pandas()
+
+    def to_numpy(self, column: str) -> NDArray[Any]:
+        """One column: numbers (n,), images uint8 (n, height, width, channels), categories as strings (n,)."""
+        declared = self.schema.column(column)
+        if column == self.schema.label:
+            return np.array(self.schema.labels)[self.population.labels]
+        values = to_numpy(self.population.records, declared)
+        return np.array(declared.values)[values] if hasattr(declared, "values") else values
+
+    def to_csv(self, path: str | Path) -> None:
+        self._write("csv", "synthetic.csv", path)
+
+    def to_jsonl(self, path: str | Path) -> None:
+        self._write("jsonl", "synthetic.jsonl", path)
+
+    def to_parquet(self, path: str | Path) -> None:
+        self._write("parquet", "synthetic.parquet", path)
+
+    def export(self, formats: Iterable[str], to: str | Path | None = None) -> list[Path]:
+        """Write further formats into the run's release folder, or with certificate and card into the folder ``to``."""
+        formats = list(formats)
+        check_formats(formats, self.schema)
+        files = public_files(self.population, self.schema, formats)
+        folder = self.run / "release" if to is None else Path(to)
+        certificate = dict(self.certificate)
+        if to is None:
+            certificate["files"] = self.certificate["files"] | digests(files)
+        else:
+            files["CARD.md"] = (self.run / "release" / "CARD.md").read_bytes()
+            certificate["files"] = digests(files)
+        files["certificate.json"] = certificate_bytes(certificate)
+        with refusals(folder):
+            for name, content in files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+        return [folder / name for name in sorted(files)]
+
+    def _write(self, format: str, name: str, path: str | Path) -> None:
+        write_atomically(Path(path), export(self.population, self.schema, [format])[name])
+
+
+def load(run: str | Path) -> Synthetic:
+    """The released data set of a finished run, from its directory alone; raises RunError if there is none."""
+    folder = Path(run) / "release"
+    if not (folder / "certificate.json").exists():
+        raise RunError(f"{run} holds no release: 'pe resume {run}' finishes the run. Nothing was spent.")
+    certificate = read_certificate(folder / "certificate.json")
+    schema = Schema.read(folder / "schema.toml")
+    population = Population.from_table(pa.parquet.read_table(Path(run) / "released.parquet"), schema)
+    return Synthetic(population, schema, certificate, Path(run))

@@ -1,0 +1,205 @@
+"""A run is a directory: resolved configuration, one folder per iteration, and the release.
+
+    config.toml             resolved; compared on resume, like schema.toml
+    run.json                identity and format
+    iterations/003/         histogram.npz (noisy, write-once), population.parquet
+    released.parquet        the released records with their lineage
+    release/                what may be handed out
+
+A stored histogram is reused and never drawn again; a charge whose histogram was lost stays spent. The directory is
+private (0700) all the same: only ``release/`` is meant to leave it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tomllib
+import uuid
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import tomli_w
+from filelock import FileLock, Timeout
+
+from pe.errors import RunError, RunLockedError, RunMismatchError
+from pe.evolve import Releaser
+from pe.files import refusals, write_atomically
+from pe.population import Population
+from pe.privacy.ledger import Account
+from pe.privacy.release import Histogram, Votes, release
+from pe.schema import Schema
+
+FORMAT = 1
+"""Version of the directory's layout and of everything that decides how a stored iteration continues."""
+
+
+class Run:
+    """An open run directory, locked against other processes until ``close``."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        self.identity = identity
+        self._lock = FileLock(path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunLockedError(
+                f"another process works on {path}: wait for it, or stop it. Nothing was spent."
+            ) from None
+
+    @classmethod
+    def open(cls, path: Path, config: dict[str, Any], schema: Schema) -> Run:
+        """Create the directory for a resolved configuration and schema, or reopen it with the same ones.
+
+        A directory in which no iteration was ever stored is created anew.
+        Raises RunMismatchError naming the first setting that differs, or the layout's version.
+        """
+        with refusals(path):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (path / "iterations").mkdir(exist_ok=True)
+        if not cls._begun(path):
+            known = {"iterations", "config.toml", "schema.toml", "run.json"}
+            strangers = [item.name for item in path.iterdir() if item.name not in known and item.name[0] != "."]
+            if strangers:
+                raise RunError(f"{path} is no run and not empty (it holds '{strangers[0]}'). Nothing was spent.")
+            path.chmod(0o700)
+            identity = uuid.uuid4().hex
+            run = cls(path, identity)
+            write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
+            write_atomically(path / "schema.toml", schema.to_toml().encode())
+            write_atomically(path / "run.json", json.dumps({"format": FORMAT, "run": identity}).encode())
+            return run
+        about = json.loads((path / "run.json").read_text())
+        if about["format"] != FORMAT:
+            raise RunMismatchError(
+                f"{path} was written in format {about['format']}, this version continues format {FORMAT}. "
+                "Nothing was spent."
+            )
+        difference = _difference(stored_config(path), config) or _difference(
+            _parsed(path / "schema.toml"), tomllib.loads(schema.to_toml())
+        )
+        if difference:
+            raise RunMismatchError(
+                f"{path} was started with another configuration: {difference}. Restore the setting, or name another "
+                "run directory. Nothing was spent."
+            )
+        return cls(path, about["run"])
+
+    @staticmethod
+    def _begun(path: Path) -> bool:
+        """Whether anything is stored that a run could go on from."""
+        return (path / "run.json").exists() and any(path.glob("iterations/*/*"))
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- iterations ------------------------------------------------------------------------------------------------
+
+    def iteration(self, number: int) -> Path:
+        return self.path / "iterations" / f"{number:03d}"
+
+    def last_iteration(self) -> int | None:
+        """The newest iteration whose population is stored."""
+        done = [int(file.parent.name) for file in self.path.glob("iterations/*/population.parquet")]
+        return max(done, default=None)
+
+    def population(self, number: int, schema: Schema) -> Population:
+        table = pa.parquet.read_table(self.iteration(number) / "population.parquet")
+        return Population.from_table(table, schema)
+
+    def store_population(self, number: int, population: Population) -> None:
+        with refusals(self.iteration(number)):
+            self.iteration(number).mkdir(exist_ok=True)
+        write_atomically(self.iteration(number) / "population.parquet", _parquet(population))
+
+    def store_released(self, population: Population) -> None:
+        write_atomically(self.path / "released.parquet", _parquet(population))
+
+    def histogram(self, number: int) -> Histogram | None:
+        """The stored noisy histogram of an iteration, if there is one."""
+        path = self.iteration(number) / "histogram.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as archive:
+            return Histogram(archive["counts"], Fraction(str(archive["sigma"])), str(archive["entry"]))
+
+    def store_histogram(self, number: int, histogram: Histogram) -> None:
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            counts=histogram.counts,
+            sigma=np.array(str(histogram.sigma)),
+            entry=np.array(histogram.entry),
+        )
+        with refusals(self.iteration(number)):
+            self.iteration(number).mkdir(exist_ok=True)
+        write_atomically(self.iteration(number) / "histogram.npz", buffer.getvalue(), once=True)
+
+    def releaser(self, account: Account) -> Releaser:
+        """``release`` with a memory: a stored histogram is returned as it is, a new one is stored before use."""
+
+        def release_and_store(votes: Votes, sigma: Fraction, iteration: int) -> Histogram:
+            stored = self.histogram(iteration)
+            if stored is not None:
+                if len(stored.counts) != votes.bins or stored.sigma != sigma:
+                    raise RunMismatchError(
+                        f"{self.path}: the stored histogram of iteration {iteration} has {len(stored.counts)} bins at "
+                        f"sigma {float(stored.sigma):g}, expected {votes.bins} at {float(sigma):g}."
+                    )
+                return stored
+            histogram = release(votes, sigma, account=account, iteration=iteration)
+            self.store_histogram(iteration, histogram)
+            return histogram
+
+        return release_and_store
+
+
+def stored_config(path: Path) -> dict[str, Any]:
+    """The resolved configuration of a run directory; raises RunError if it is none."""
+    return _parsed(path / "config.toml")
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise RunError(f"{file.parent} is not a run directory: it has no {file.name}. Nothing was spent.") from None
+
+
+def _parquet(population: Population) -> bytes:
+    buffer = io.BytesIO()
+    pa.parquet.write_table(population.to_table(), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+MOVABLE = ("output.run", "output.formats", "private.path", "private.format", "private.schema")
+"""Settings that may change between start and resume; schema and data are compared by content."""
+
+
+def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
+    old, new = _flat(before), _flat(after)
+    for key in sorted(old.keys() | new.keys()):
+        if key not in MOVABLE and old.get(key) != new.get(key):
+            return f"{key} was {old.get(key, 'not set')}, is {new.get(key, 'not set')}"
+    return ""
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

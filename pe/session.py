@@ -1,0 +1,258 @@
+"""A run at work: configuration, ledger account, private data and directory held together, one iteration at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from pe.build import build_apis, build_embedder, build_plan
+from pe.card import declared_public, write_card
+from pe.config import Config
+from pe.delivery import Synthetic, certificate_bytes, digests, public_files, released, replace_folder
+from pe.errors import BudgetExceededError, PEError, RunMismatchError
+from pe.evolve import Generation, first, label_shares, step
+from pe.export import check_formats, default_formats
+from pe.plan import Plan
+from pe.privacy import gdp
+from pe.privacy.budget import Budget
+from pe.privacy.certificate import certify
+from pe.privacy.ledger import Account, Ledger, canonical, granted, spent
+from pe.privacy.mechanism import DiscreteGaussian, votes_sensitivity_squared
+from pe.private import PrivateDataset
+from pe.protocols import API, Embedder
+from pe.run import Run
+from pe.schema import Schema
+
+
+@dataclass
+class Blueprint:
+    """Everything about a run that is public: checked before a ledger or a private record is touched."""
+
+    config: Config
+    schema: Schema
+    apis: list[API]
+    embedder: Embedder
+    plan: Plan
+    formats: list[str]
+
+    @classmethod
+    def of(cls, config: Config, schema: Schema) -> Blueprint:
+        """Build and check; raises ConfigError or SchemaError, nothing spent."""
+        schema = schema.with_label(config.private.label or schema.label)
+        formats = config.output.formats or default_formats(schema)
+        check_formats(formats, schema)
+        apis, embedder = build_apis(config, schema), build_embedder(config, schema)
+        return cls(config, schema, apis, embedder, build_plan(config, schema), list(formats))
+
+    @property
+    def budget(self) -> Budget:
+        return self.config.privacy.budget()
+
+    def fingerprint(self) -> str:
+        """Digest of configuration and schema, noted with every charge."""
+        return sha256(canonical([self.config.resolved(), self.schema.to_toml()]).encode()).hexdigest()
+
+
+@dataclass
+class Session:
+    """An open run. Use as a context manager: it holds the directory's lock.
+
+    ``generation`` is the newest one, None before the first; ``stopped`` says why the run ended before its last
+    iteration, if it did.
+    """
+
+    blueprint: Blueprint
+    run: Run
+    account: Account
+    private: PrivateDataset
+    warnings: list[str]
+    generation: Generation | None = None
+    stopped: str = ""
+
+    @classmethod
+    def open(
+        cls, blueprint: Blueprint, data: object, *, ledger: str | Path | None = None, create: bool = False
+    ) -> Session:
+        """Lock the run directory, check the budget, then read the private data and pick up the newest iteration.
+
+        ``create`` makes the ledger and the source if they do not exist, and grants the source exactly this run's
+        budget. Raises RunLockedError, RunMismatchError, UnknownSourceError, BudgetExceededError (before anything is
+        spent) or PrivateDataError.
+        """
+        config, budget = blueprint.config, blueprint.budget
+        book = Ledger(ledger, create=create)
+        source = config.private.source
+        run = Run.open(Path(config.output.run), config.resolved(), blueprint.schema)
+        try:
+            if create and source not in book.sources():
+                book.create(source, budget)
+            account = book.account(source, run=run.identity, budget=budget, config=blueprint.fingerprint())
+            _check_affordable(blueprint.plan, account)
+            private = PrivateDataset.read(
+                data,
+                blueprint.schema,
+                adjacency=budget.adjacency,
+                format=config.private.format,
+                columns=config.private.columns,
+            )
+            warnings = _bind(account, private)
+            session = cls(blueprint, run, account, private, warnings)
+            session._restore()
+        except BaseException:
+            run.close()
+            raise
+        return session
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.run.close()
+
+    # -- iterations ------------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        generation = self.generation
+        return bool(self.stopped) or (generation is not None and generation.iteration == self.blueprint.plan.iterations)
+
+    def advance(self) -> Generation:
+        """Make and store the next generation (generation 0 first).
+
+        When the budget does not allow another iteration, the run stops with the newest generation, if at least one
+        iteration was done; otherwise BudgetExceededError is raised. Any other error says what was spent.
+        """
+        plan, apis, seed = self.blueprint.plan, self.blueprint.apis, self.blueprint.config.evolution.seed
+        adjacency, release = self.blueprint.budget.adjacency, self.run.releaser(self.account)
+        try:
+            if self.generation is None:
+                made = first(self.private, apis[0], plan, adjacency=adjacency, release=release, seed=seed)
+            else:
+                made = step(
+                    self.private,
+                    apis,
+                    self.blueprint.embedder,
+                    plan,
+                    self.generation,
+                    adjacency=adjacency,
+                    release=release,
+                    seed=seed,
+                )
+            self.run.store_population(made.iteration, made.population)
+        except BudgetExceededError as error:
+            if self.generation is None or self.generation.iteration == 0:
+                raise error.spent(self.spending()) from None
+            self.stopped = str(error)
+            return self.generation
+        except PEError as error:
+            raise error.spent(self.spending()) from None
+        self.generation = made
+        return made
+
+    def generations(self) -> Iterator[Generation]:
+        """Advance until done, yielding each new generation."""
+        while not self.done:
+            before = self.generation
+            made = self.advance()
+            if made is not before:
+                yield made
+
+    def spending(self) -> str:
+        """One sentence on the budget, for errors and summaries."""
+        done = 0 if self.generation is None else self.generation.iteration
+        return (
+            f"Budget: epsilon {self.account.epsilon_spent():.4g} of {self.blueprint.budget.epsilon:g} is spent, "
+            f"{done} of {self.blueprint.plan.iterations} iterations are stored; 'pe resume {self.run.path}' goes on "
+            "without paying for them again."
+        )
+
+    def _restore(self) -> None:
+        number = self.run.last_iteration()
+        if number is None:
+            return
+        plan = self.blueprint.plan
+        shares = label_shares(plan, self.blueprint.schema, self.run.histogram(0))
+        population = self.run.population(number, self.blueprint.schema)
+        self.generation = Generation(number, population, shares, self.run.histogram(number) if number else None)
+
+    # -- the release -----------------------------------------------------------------------------------------------
+
+    def finish(self) -> Synthetic:
+        """Write the release folder (data files, CARD.md, certificate.json, schema.toml, contact sheet) and return it.
+
+        Free of charge, and repeated by every call.
+        """
+        assert self.generation is not None
+        public = self.blueprint
+        schema, plan = public.schema, public.plan
+        population = released(self.generation.population, self.generation.shares, public.config.output.rows)
+        files = public_files(population, schema, public.formats)
+        notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
+        certificate = certify(
+            self.account.ledger.chain(self.account.source),
+            run=self.run.identity,
+            budget=public.budget,
+            completed=(self.generation.iteration, plan.iterations),
+            declared_public=declared_public(schema, plan, notes, str(public.budget.adjacency)),
+        )
+        card = write_card(
+            self.account.source,
+            certificate,
+            schema,
+            plan,
+            apis=[api.name for api in public.apis],
+            embedder=public.embedder.name,
+            label_sizes=np.bincount(population.labels, minlength=len(schema.labels)).tolist(),
+        )
+        files["CARD.md"] = card.encode()
+        certificate["files"] = digests(files)
+        files["certificate.json"] = certificate_bytes(certificate)
+        self.run.store_released(population)
+        replace_folder(self.run.path / "release", files)
+        return Synthetic(population, schema, certificate, self.run.path, self.stopped, tuple(self.warnings))
+
+
+def _check_affordable(plan: Plan, account: Account) -> None:
+    """Refuse a new run whose plan the source cannot pay in full, before anything is spent."""
+    chain = account.ledger.chain(account.source)
+    if spent(chain, account.run):
+        return  # begun before: it goes on for as long as the budget lasts
+    adjacency = account.budget.adjacency
+    charges = [DiscreteGaussian(r.sigma, votes_sensitivity_squared(adjacency, r.nearest)) for r in plan.rounds]
+    if plan.label_sigma is not None:
+        charges.append(DiscreteGaussian(plan.label_sigma, votes_sensitivity_squared(adjacency)))
+    total = spent(chain) + sum(charge.mu_squared for charge in charges)
+    grant = granted(chain)
+    if total > grant.mu_squared:
+        needed = gdp.epsilon_for(math.sqrt(total), grant.delta)
+        raise BudgetExceededError(
+            f"with this run source '{account.source}' would have spent epsilon {needed:.4g} of {grant.epsilon:g} at "
+            f"delta {grant.delta:g}: lower privacy.epsilon, or grant more with 'pe budget grant {account.source}'. "
+            "Nothing was spent."
+        )
+
+
+def _bind(account: Account, private: PrivateDataset) -> list[str]:
+    """Compare the data with those of the run's start; return warnings about other sources that hold the same."""
+    fingerprint = account.ledger.fingerprint(private.content_digest())
+    before, others = account.ledger.bind(account.source, account.run, fingerprint)
+    if before not in (None, fingerprint):
+        raise RunMismatchError(
+            "the private data changed since this run was started: restore them, or name another run directory. "
+            "Nothing was spent by this call."
+        )
+    return [
+        f"source '{other}' was charged for the same data: what the two sources release adds up for the same people"
+        for other in others
+    ]

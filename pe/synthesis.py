@@ -1,0 +1,109 @@
+"""``pe.synthesize``: private data in, differentially private synthetic data out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pe.config import Config
+from pe.delivery import Synthetic
+from pe.errors import ConfigError
+from pe.schema import Schema
+from pe.session import Blueprint, Session
+
+Progress = Callable[[Session], None]
+"""Called after every stored generation."""
+
+
+def synthesize(
+    data: object,
+    *,
+    schema: Schema | str | Path,
+    epsilon: float,
+    delta: float,
+    adjacency: str,
+    source: str | None = None,
+    label: str | None = None,
+    label_shares: Any = None,
+    api: str | Mapping[str, Any] | list[Mapping[str, Any]] | None = None,
+    embedder: str | Mapping[str, Any] | None = None,
+    rows: int = 1000,
+    iterations: int | None = None,
+    method: str | None = None,
+    seed: int = 0,
+    run: str | Path | None = None,
+    formats: list[str] | None = None,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    ledger: str | Path | None = None,
+    create: bool = False,
+    progress: Progress | None = None,
+    **evolution: Any,
+) -> Synthetic:
+    """Synthesise a data set under an (epsilon, delta) budget, and return it with its certificate.
+
+    data       a path (CSV, Parquet, Arrow, npz, image folder), an Arrow table, a pandas DataFrame, a mapping of arrays.
+    schema     public knowledge about the columns: a Schema, or the path of a TOML file. Never inferred from the data.
+    adjacency  "add-remove" (the number of records is private) or "replace-one" (it is public).
+    source     name of the private source in the ledger; by default the file's name. All its runs share one budget.
+    create     grant the source exactly this budget if the ledger does not know it yet.
+    label      name of the categorical column that conditions generation.
+    label_shares  "uniform", a list, or {"budget_share": 0.03} (the default): bought with that share of the budget.
+    api, embedder  a kind, or a mapping of ``kind`` and its keys; by default chosen by the schema.
+    run        the run directory, by default ``runs/SOURCE``; a stored one is resumed without paying twice.
+    evolution  further settings of the method (see ``pe.config.EvolutionConfig``).
+
+    Raises a PEError whose text says what to do and whether budget was spent.
+    """
+    path = Path(data) if isinstance(data, (str, Path)) else None
+    name = source or (path.stem if path else None)
+    if name is None:
+        raise ConfigError("expected a source name for data that are no file. Nothing was spent.")
+    declared = schema if isinstance(schema, Schema) else Schema.read(schema)
+    kind = "tabular" if declared.image is None else "text_render"
+    settings: dict[str, Any] = {
+        "private": {"source": name, "path": str(path.resolve()) if path else None, "label": label, "format": format},
+        "privacy": {"epsilon": epsilon, "delta": delta, "adjacency": adjacency},
+        "api": _kinds(api or kind),
+        "evolution": {"iterations": iterations, "method": method, "seed": seed, **evolution},
+        "output": {"run": str(Path(run or Path("runs") / name).resolve()), "rows": rows, "formats": formats},
+    }
+    settings["private"]["columns"] = dict(columns or {})
+    if label_shares is not None:
+        settings["privacy"]["label_shares"] = label_shares
+    if embedder is not None:
+        settings["embedder"] = {"kind": embedder} if isinstance(embedder, str) else dict(embedder)
+    blueprint = Blueprint.of(Config.of(settings), declared)
+    return complete(blueprint, data, ledger=ledger, create=create, progress=progress)
+
+
+def complete(
+    blueprint: Blueprint,
+    data: object,
+    *,
+    ledger: str | Path | None = None,
+    create: bool = False,
+    progress: Progress | None = None,
+) -> Synthetic:
+    """Open the run, go on to its end, and write the release."""
+    with Session.open(blueprint, data, ledger=ledger, create=create) as session:
+        if progress:
+            progress(session)
+        for _ in session.generations():
+            if progress:
+                progress(session)
+        return session.finish()
+
+
+def blueprint_of(config: Config) -> Blueprint:
+    """The blueprint of a configuration whose schema and data are files."""
+    if config.private.schema_ is None or config.private.path is None:
+        raise ConfigError("private.path and private.schema must name files. Nothing was spent.")
+    return Blueprint.of(config, Schema.read(config.private.schema_))
+
+
+def _kinds(api: str | Mapping[str, Any] | list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if isinstance(api, str):
+        return [{"kind": api}]
+    return [dict(api)] if isinstance(api, Mapping) else [dict(each) for each in api]
