@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_arrow, to_numpy, to_table
+from pe.arrays import to_numpy, to_table
 from pe.errors import APIError, ConfigError, SchemaError
 from pe.population import Population
 from pe.schema import Categorical, Image, Numeric, Schema

@@ -37,7 +37,9 @@ def _column(values: pa.ChunkedArray | NDArray[Any], column: Column) -> NDArray[A
             raise SchemaError(
                 f"column '{column.name}': expected one value per record, got shape {values.shape[1:]} each."
             )
-        values = pa.chunked_array([pa.array(values.astype(str) if values.dtype == object else values)])
+        # Arrow cuts fixed-width text at a zero byte, and reads no foreign byte order
+        kind = object if values.dtype.kind in "US" else values.dtype.newbyteorder("=")
+        values = pa.chunked_array([pa.array(values.astype(kind))])
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     return _numbers(values, column) if isinstance(column, Numeric) else _codes(values, column)
@@ -54,7 +56,7 @@ def _numbers(values: pa.ChunkedArray, column: Numeric) -> NDArray[Any]:
     elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
         values = pc.cast(pc.cast(values, pa.int8()), pa.float64())
     else:
-        raise SchemaError(f"column '{column.name}': expected numbers, the data hold {kind}. Nothing was spent.")
+        raise SchemaError(f"column '{column.name}': expected numbers, the data hold {_named(kind)}. Nothing was spent.")
     numbers = values.to_numpy().astype(np.float64)
     numbers = np.where(np.isnan(numbers), column.fallback, numbers)
     numbers = np.clip(numbers, column.minimum, column.maximum)
@@ -62,6 +64,8 @@ def _numbers(values: pa.ChunkedArray, column: Numeric) -> NDArray[Any]:
 
 
 def _codes(values: pa.ChunkedArray, column: Categorical) -> NDArray[Any]:
+    if pa.types.is_float16(values.type):
+        values = pc.cast(values, pa.float32())
     kind = values.type
     if pa.types.is_floating(kind):  # 1.0 is the category "1"
         whole = pc.and_(pc.equal(values, pc.round(values)), pc.less(pc.abs(values), 2.0**53))
@@ -70,7 +74,9 @@ def _codes(values: pa.ChunkedArray, column: Categorical) -> NDArray[Any]:
     elif _is_text(kind):
         texts = _texts(values)
     elif pa.types.is_nested(kind):
-        raise SchemaError(f"column '{column.name}': expected categories, the data hold {kind}. Nothing was spent.")
+        raise SchemaError(
+            f"column '{column.name}': expected categories, the data hold {_named(kind)}. Nothing was spent."
+        )
     else:
         texts = pc.cast(values, pa.string())
     codes = pc.index_in(texts, value_set=pa.array(column.values, pa.string()))
@@ -79,10 +85,10 @@ def _codes(values: pa.ChunkedArray, column: Categorical) -> NDArray[Any]:
 
 
 def _pixels(values: pa.ChunkedArray | NDArray[Any], column: Image) -> NDArray[Any]:
-    if not isinstance(values, np.ndarray):
-        values = np.array([[] if row is None else row for row in values.to_pylist()])
     shape = (column.height, column.width, column.channels)
     accepted = {shape, (column.size,)} | ({shape[:2]} if column.channels == 1 else set())
+    if not isinstance(values, np.ndarray):
+        values = _stacked(values, column, accepted)
     if values.shape[1:] not in accepted or values.dtype.kind not in "buif":
         raise SchemaError(
             f"column '{column.name}': expected pictures of shape {shape}, the data hold {values.dtype} of shape "
@@ -92,6 +98,36 @@ def _pixels(values: pa.ChunkedArray | NDArray[Any], column: Image) -> NDArray[An
         numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=255.0, neginf=0.0)
         values = np.clip(np.rint(numbers), 0, 255).astype(np.uint8)
     return values.reshape(-1, *shape)
+
+
+def _stacked(values: pa.ChunkedArray, column: Image, accepted: set[tuple[int, ...]]) -> NDArray[Any]:
+    """One row of numbers per picture; a missing one, or one of another length, becomes zeros."""
+    kind = values.type
+    if pa.types.is_fixed_size_list(kind) and kind.list_size == column.size and not values.null_count:
+        flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in values.chunks]
+        return np.concatenate([np.empty(0, np.uint8), *flat]).reshape(-1, column.size)
+    rows = np.zeros((len(values), column.size))
+    fitting = 0
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        for row, value in zip(rows, values.to_pylist(), strict=True):
+            try:
+                picture = np.asarray(value, np.float64)
+            except (TypeError, ValueError):
+                continue
+            if picture.shape in accepted:
+                row[:] = picture.reshape(-1)
+                fitting += 1
+    if fitting == 0 and len(rows):
+        raise SchemaError(
+            f"column '{column.name}': expected pictures of {column.size} numbers, the data hold {_named(kind)}, "
+            "and none fits. Nothing was spent."
+        )
+    return rows
+
+
+def _named(kind: pa.DataType) -> str:
+    """An Arrow type without the field names inside it, which may come from the data."""
+    return "nested values" if pa.types.is_nested(kind) else str(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

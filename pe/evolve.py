@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.arrays import violations
-from pe.errors import APIError, ConfigError
+from pe.errors import APIError, ConfigError, PEError
 from pe.plan import Plan, Round
 from pe.population import Population, concatenate
 from pe.privacy.budget import Adjacency
@@ -67,8 +67,6 @@ def first(
     private: PrivateDataset, api: API, plan: Plan, *, adjacency: Adjacency, release: Releaser, seed: int
 ) -> Generation:
     """Generation 0: label shares (uniform, declared, or bought) and fresh samples."""
-    if len(shares) != labels:
-        raise ConfigError(f"expected {labels} label shares, got {len(shares)}. Nothing was spent.")
     histogram = None
     if plan.label_sigma is not None:
         histogram = release(count_labels(private, adjacency), plan.label_sigma, 0)
@@ -84,7 +82,11 @@ def label_shares(plan: Plan, schema: Schema, counts: Histogram | None) -> NDArra
     if counts is not None:
         return shares_from(counts.counts)
     labels = len(schema.labels)
-    return np.full(labels, 1 / labels) if plan.shares is None else np.asarray(plan.shares, np.float64)
+    if plan.shares is None:
+        return np.full(labels, 1 / labels)
+    if len(plan.shares) != labels:
+        raise ConfigError(f"expected {labels} label shares, got {len(plan.shares)}. Nothing was spent.")
+    return np.asarray(plan.shares, np.float64)
 
 
 def step(
@@ -130,14 +132,24 @@ def stand_ins(
 
 def fresh(api: API, n: int, label: int, schema: Schema, rng: np.random.Generator) -> Population:
     """``n`` checked samples of one label."""
-    made = api.random(n, label, rng)
+    made = _asked(lambda: api.random(n, label, rng), api, "random")
     return _checked(made, n, np.full(n, label, np.int32), schema, f"API '{api.name}', random")
 
 
 def offspring(api: API, parents: Population, degree: float, schema: Schema, rng: np.random.Generator) -> Population:
     """One checked variation of each parent."""
-    made = api.vary(parents, degree, rng)
+    made = _asked(lambda: api.vary(parents, degree, rng), api, "vary")
     return _checked(made, len(parents), parents.labels, schema, f"API '{api.name}', vary").with_parents(parents.parents)
+
+
+def _asked(call: Callable[[], Population], api: API, what: str) -> Population:
+    """An API knows nothing private, so its own words may be passed on."""
+    try:
+        return call()
+    except PEError:
+        raise
+    except Exception as error:
+        raise APIError(f"API '{api.name}', {what} failed: {error!r}.") from error
 
 
 def _checked(made: Population, n: int, labels: NDArray[np.int32], schema: Schema, who: str) -> Population:

@@ -98,11 +98,11 @@ def concatenate(populations: Sequence[Population]) -> Population:
         return parts[0]
     parameters = [p.parameters for p in parts if p.parameters is not None]
     alike = len(parameters) == len(parts) and all(p.schema.equals(parameters[0].schema) for p in parameters)
-    names = [name for p in parts for name in p.origin.to_pylist()]
+    origin = pa.chunked_array([p.origin for p in parts]).unify_dictionaries().combine_chunks()
     return Population(
         pa.concat_tables([p.records for p in parts]).combine_chunks(),
         np.concatenate([p.labels for p in parts]),
         np.concatenate([p.parents for p in parts]),
-        pa.array(names, pa.string()).dictionary_encode(),
+        origin,
         pa.concat_tables(parameters).combine_chunks() if alike else None,
     )

@@ -7,6 +7,7 @@ fields is kept as a record whose every value is missing; an empty line is no rec
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ Raw = dict[str, pa.ChunkedArray | NDArray[Any]]
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow"}
 FORMATS |= {".feather": "arrow", ".ipc": "arrow", ".npz": "npz"}
+LONGEST_RECORD = 2**24
+"""Bytes of the longest CSV record; also how much is parsed at a time."""
+
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 
 
@@ -45,13 +49,17 @@ def read(data: object, schema: Schema, *, format: str | None = None, columns: Ma
     if isinstance(data, (str, Path)):
         return _read_path(Path(data), format, names, schema)
     if isinstance(data, pa.Table):
-        return _select({name: data.column(i) for i, name in _distinct(data.column_names)}, names, "the table")
+        return _from_arrow(data, names, "the table")
     if isinstance(data, Mapping):
-        return _select({str(name): np.asarray(values) for name, values in data.items()}, names, "the mapping")
+        found = [str(name) for name in data]
+        arrays = dict(zip(found, data.values(), strict=True))
+        _require(found, names, "the mapping")
+        return _aligned({column: _array(arrays[name]) for column, name in names.items()}, "the mapping")
     if type(data).__module__.partition(".")[0] == "pandas":
         frame: Any = data
-        _distinct([str(name) for name in frame.columns])
-        return _select({str(name): _series(frame[name]) for name in frame.columns}, names, "the frame")
+        found = [str(name) for name in frame.columns]
+        _require(found, names, "the frame")
+        return {column: _series(frame.iloc[:, found.index(name)]) for column, name in names.items()}
     raise PrivateDataError(
         f"expected a path, an Arrow table, a pandas DataFrame or a mapping of arrays, got {type(data).__name__}. "
         "Nothing was spent."
@@ -73,24 +81,22 @@ def _read_path(path: Path, format: str | None, names: Mapping[str, str], schema:
         return _read_csv(path, "," if kind == "csv" else "\t", names)
     if kind == "npz":
         with np.load(path, allow_pickle=False) as archive:
-            wanted = [name for name in names.values() if name in archive.files]
-            return _select({name: archive[name] for name in wanted}, names, str(path))
+            _require(archive.files, names, str(path))
+            return _aligned({column: archive[name] for column, name in names.items()}, str(path))
     if kind == "parquet":
-        found = pyarrow.parquet.read_schema(path).names
-        _distinct(found)
-        _require(found, names, str(path))
+        _require(pyarrow.parquet.read_schema(path).names, names, str(path))
         table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(names.values())))
     else:
         table = pyarrow.feather.read_table(path)
-    return _select({name: table.column(i) for i, name in _distinct(table.column_names)}, names, str(path))
+    return _from_arrow(table, names, str(path))
 
 
 def _read_csv(path: Path, delimiter: str, names: Mapping[str, str]) -> Raw:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = next(csv.reader(file, delimiter=delimiter), [])
-    header = [name.strip() for name in header]
-    _distinct(header)
-    _require(header, names, str(path))
+        header = [name.strip() for name in next(csv.reader(file, delimiter=delimiter), [])]
+        _require(header, names, str(path))
+        if not any(line.strip() for line in file):  # Arrow refuses a file that ends with its header
+            return {column: pa.chunked_array([], pa.binary()) for column in names}
     malformed: list[None] = []
 
     def keep_place(row: pyarrow.csv.InvalidRow) -> str:
@@ -99,7 +105,7 @@ def _read_csv(path: Path, delimiter: str, names: Mapping[str, str]) -> Raw:
 
     table = pyarrow.csv.read_csv(
         path,
-        read_options=pyarrow.csv.ReadOptions(column_names=header, skip_rows=1),
+        read_options=pyarrow.csv.ReadOptions(column_names=header, skip_rows=1, block_size=LONGEST_RECORD),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep_place
         ),
@@ -111,7 +117,7 @@ def _read_csv(path: Path, delimiter: str, names: Mapping[str, str]) -> Raw:
     )
     empty = pa.nulls(len(malformed), pa.binary())
     columns = {name: pa.chunked_array([*table.column(name).chunks, empty]) for name in table.column_names}
-    return _select(columns, names, str(path))
+    return {column: columns[name] for column, name in names.items()}
 
 
 def _read_folder(path: Path, schema: Schema) -> Raw:
@@ -124,49 +130,84 @@ def _read_folder(path: Path, schema: Schema) -> Raw:
         raise SchemaError("an image folder holds one image column and at most a label. Nothing was spent.")
     pattern = "*" if schema.label is None else "*/*"
     files = sorted(file for file in path.glob(pattern) if file.suffix.lower() in IMAGE_FILES)
-    if not files:
+    if not files and not _laid_out(path, schema):  # decided by the folders, not by how many pictures they hold
         raise PrivateDataError(f"{path}: expected {pattern} to match image files. Nothing was spent.")
     mode = "L" if image.channels == 1 else "RGB"
     pixels = np.zeros((len(files), image.height, image.width, image.channels), np.uint8)
-    for row, file in zip(pixels, files, strict=True):
-        try:
-            with Pictures.open(file) as picture:
-                resized = picture.convert(mode).resize((image.width, image.height), Pictures.Resampling.BILINEAR)
-                row[:] = np.asarray(resized).reshape(row.shape)
-        except (OSError, ValueError, SyntaxError, Pictures.DecompressionBombError):
-            row[:] = 0  # an unreadable picture is a black one
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they would tell about single pictures
+        for row, file in zip(pixels, files, strict=True):
+            try:
+                with Pictures.open(file) as picture:
+                    resized = picture.convert(mode).resize((image.width, image.height), Pictures.Resampling.BILINEAR)
+                    row[:] = np.asarray(resized).reshape(row.shape)
+            except Exception:  # whatever the decoder meets: an unreadable picture is a black one
+                row[:] = 0
     raw: Raw = {image.name: pixels}
     if schema.label is not None:
         raw[schema.label] = pa.chunked_array([pa.array([file.parent.name for file in files], pa.string())])
     return raw
 
 
+def _laid_out(path: Path, schema: Schema) -> bool:
+    """Whether the folders, pictures aside, look as expected: one for some label, or none where there are no labels."""
+    folders = {place.name for place in path.iterdir() if place.is_dir()}
+    return not folders if schema.label is None else bool(folders & set(schema.labels))
+
+
+def _from_arrow(table: pa.Table, names: Mapping[str, str], place: str) -> Raw:
+    _require(table.column_names, names, place)
+    return {column: table.column(table.column_names.index(name)) for column, name in names.items()}
+
+
 def _series(series: Any) -> pa.ChunkedArray:
     try:
         return pa.chunked_array([pa.Array.from_pandas(series)])
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # an object column of mixed types: take each value's text
-        texts = [None if value is None or value != value else str(value) for value in series]
-        return pa.chunked_array([pa.array(texts, pa.string())])
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):  # mixed types: take each value's text
+        missing = np.asarray(series.isna(), np.bool_)
+        return _as_texts([None if gone else value for gone, value in zip(missing, series, strict=True)])
 
 
-def _distinct(names: Sequence[str]) -> list[tuple[int, str]]:
-    for name in names:
-        if names.count(name) > 1:
-            raise SchemaError(f"column '{name}' occurs twice in the data. Nothing was spent.")
-    return list(enumerate(names))
+def _array(values: object) -> pa.ChunkedArray | NDArray[Any]:
+    """Numbers as they are; an array of Python objects as pandas would take it."""
+    array = np.asarray(values)
+    if array.dtype != object or array.ndim != 1:
+        return array
+    try:
+        return pa.chunked_array([pa.array(array, from_pandas=True)])
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return _as_texts(array.tolist())
+
+
+def _as_texts(values: Sequence[object]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array([_text(value) for value in values], pa.string())])
+
+
+def _text(value: object) -> str | None:
+    """A value of a column of mixed types: 1.0 reads "1"; what is missing, or no text, is None."""
+    if isinstance(value, float):
+        return None if value != value else str(int(value)) if value.is_integer() else str(value)
+    try:
+        text = value.decode() if isinstance(value, bytes) else str(value)
+        text.encode()
+    except Exception:  # undecodable bytes, lone surrogates, objects without a text
+        return None
+    return None if value is None else text
 
 
 def _require(found: Sequence[str], names: Mapping[str, str], place: str) -> None:
+    """Raise SchemaError unless each name is found once. Quotes no other name: it may be a value (no header line)."""
     for column, name in names.items():
+        if found.count(name) > 1:
+            raise SchemaError(f"{place}: column '{name}' occurs twice. Nothing was spent.")
         if name not in found:
             where = f"'{name}'" if name == column else f"'{name}' (for '{column}')"
-            shown = ", ".join(f"'{each}'" for each in list(found)[:20])
-            raise SchemaError(f"{place} has no column {where}; it has {shown}. Nothing was spent.")
+            near = next((each for each in found if each.strip().casefold() == name.strip().casefold()), None)
+            hint = f"is it '{near}'?" if near else "does the first line name the columns?"
+            raise SchemaError(f"{place} has no column {where} among its {len(found)}; {hint} Nothing was spent.")
 
 
-def _select(columns: Mapping[str, Any], names: Mapping[str, str], place: str) -> Raw:
-    _require(list(columns), names, place)
-    chosen: Raw = {column: columns[name] for column, name in names.items()}
-    if len({len(values) for values in chosen.values()}) > 1:
+def _aligned(columns: Raw, place: str) -> Raw:
+    if len({len(values) for values in columns.values()}) > 1:
         raise PrivateDataError(f"{place}: columns differ in length. Nothing was spent.")
-    return chosen
+    return columns

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import tomli_w
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from pe.errors import RunError, RunLockedError, RunMismatchError
 from pe.evolve import Releaser
@@ -41,59 +41,32 @@ FORMAT = 1
 class Run:
     """An open run directory, locked against other processes until ``close``."""
 
-    def __init__(self, path: Path, identity: str) -> None:
+    def __init__(self, path: Path, identity: str, lock: BaseFileLock) -> None:
         self.path = path
         self.identity = identity
-        self._lock = FileLock(path / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunLockedError(
-                f"another process works on {path}: wait for it, or stop it. Nothing was spent."
-            ) from None
+        self._lock = lock
 
     @classmethod
     def open(cls, path: Path, config: dict[str, Any], schema: Schema) -> Run:
         """Create the directory for a resolved configuration and schema, or reopen it with the same ones.
 
-        A directory in which no iteration was ever stored is created anew.
-        Raises RunMismatchError naming the first setting that differs, or the layout's version.
+        A directory in which no iteration was ever stored takes a new configuration. Raises RunLockedError, RunError
+        for a directory that is something else, RunMismatchError naming the first setting that differs.
         """
         with refusals(path):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (path / "iterations").mkdir(exist_ok=True)
-        if not cls._begun(path):
-            known = {"iterations", "config.toml", "schema.toml", "run.json"}
-            strangers = [item.name for item in path.iterdir() if item.name not in known and item.name[0] != "."]
-            if strangers:
-                raise RunError(f"{path} is no run and not empty (it holds '{strangers[0]}'). Nothing was spent.")
-            path.chmod(0o700)
-            identity = uuid.uuid4().hex
-            run = cls(path, identity)
-            write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
-            write_atomically(path / "schema.toml", schema.to_toml().encode())
-            write_atomically(path / "run.json", json.dumps({"format": FORMAT, "run": identity}).encode())
-            return run
-        about = json.loads((path / "run.json").read_text())
-        if about["format"] != FORMAT:
-            raise RunMismatchError(
-                f"{path} was written in format {about['format']}, this version continues format {FORMAT}. "
-                "Nothing was spent."
-            )
-        difference = _difference(stored_config(path), config) or _difference(
-            _parsed(path / "schema.toml"), tomllib.loads(schema.to_toml())
-        )
-        if difference:
-            raise RunMismatchError(
-                f"{path} was started with another configuration: {difference}. Restore the setting, or name another "
-                "run directory. Nothing was spent."
-            )
-        return cls(path, about["run"])
-
-    @staticmethod
-    def _begun(path: Path) -> bool:
-        """Whether anything is stored that a run could go on from."""
-        return (path / "run.json").exists() and any(path.glob("iterations/*/*"))
+            lock = FileLock(path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise RunLockedError(
+                    f"another process works on {path}: wait for it, or stop it. Nothing was spent."
+                ) from None
+        try:
+            return cls(path, _identity(path, config, schema), lock)
+        except BaseException:
+            lock.release()
+            raise
 
     def close(self) -> None:
         self._lock.release()
@@ -163,6 +136,41 @@ class Run:
             return histogram
 
         return release_and_store
+
+
+def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
+    """The identity of the run in ``path``, after comparing or writing its configuration."""
+    file = path / "run.json"
+    difference = ""
+    if file.exists():
+        about = json.loads(file.read_text())
+        if about["format"] != FORMAT:
+            raise RunMismatchError(
+                f"{path} was written in format {about['format']}, this version continues format {FORMAT}: finish it "
+                "with the version that began it. Nothing was spent."
+            )
+        difference = _difference(stored_config(path), config) or _difference(
+            _parsed(path / "schema.toml"), tomllib.loads(schema.to_toml())
+        )
+        if not difference:
+            return str(about["run"])
+        if any(path.glob("iterations/*/*")):
+            raise RunMismatchError(
+                f"{path} was started with another configuration: {difference}. Restore the setting, or name another "
+                "run directory. Nothing was spent."
+            )
+    known = {"iterations", "config.toml", "schema.toml", "run.json"}
+    strangers = [item.name for item in path.iterdir() if item.name not in known and item.name[0] != "."]
+    if strangers:
+        raise RunError(f"{path} is no run and not empty (it holds '{strangers[0]}'). Nothing was spent.")
+    with refusals(path):
+        path.chmod(0o700)
+        (path / "iterations").mkdir(exist_ok=True)
+    identity = uuid.uuid4().hex
+    write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
+    write_atomically(path / "schema.toml", schema.to_toml().encode())
+    write_atomically(file, json.dumps({"format": FORMAT, "run": identity}).encode())
+    return identity
 
 
 def stored_config(path: Path) -> dict[str, Any]:

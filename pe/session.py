@@ -15,7 +15,7 @@ from pe.build import build_apis, build_embedder, build_plan
 from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.delivery import Synthetic, certificate_bytes, digests, public_files, released, replace_folder
-from pe.errors import BudgetExceededError, PEError, RunMismatchError
+from pe.errors import BudgetExceededError, LedgerError, PEError, RunMismatchError
 from pe.evolve import Generation, first, label_shares, step
 from pe.export import check_formats, default_formats
 from pe.plan import Plan
@@ -171,8 +171,12 @@ class Session:
     def spending(self) -> str:
         """One sentence on the budget, for errors and summaries."""
         done = 0 if self.generation is None else self.generation.iteration
+        try:
+            amount = f"epsilon {self.account.epsilon_spent():.4g} of {self.blueprint.budget.epsilon:g} is spent"
+        except LedgerError:  # the disk that failed may be the ledger's, too
+            amount = "what is spent stands in the ledger, which cannot be read now"
         return (
-            f"Budget: epsilon {self.account.epsilon_spent():.4g} of {self.blueprint.budget.epsilon:g} is spent, "
+            f"Budget: {amount}, "
             f"{done} of {self.blueprint.plan.iterations} iterations are stored; 'pe resume {self.run.path}' goes on "
             "without paying for them again."
         )

@@ -68,7 +68,7 @@ def epsilon_for(mu: float, delta: float) -> float:
 
 
 def mu_squared_within(epsilon: float, delta: float) -> Fraction:
-    """Largest mu**2 for which mu-GDP is (epsilon, delta)-DP, as an exact rational, rounded down; 0 when it is below 1e-12."""
+    """Largest mu**2 for which mu-GDP is (epsilon, delta)-DP, an exact rational rounded down; 0 below 1e-12."""
     target = math.log(delta - TAIL)
     low, high = SMALLEST_MU, 1.0
     if _log_delta_above(epsilon, low) > target:

@@ -15,8 +15,10 @@ import json
 import math
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -92,10 +94,11 @@ class Ledger:
         self._witness = Witness(key_path, self.path)
         self._witness.refuse_a_lost_ledger()
         if create:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._connect() as connection:
-            connection.executescript(_TABLES)
-        self.path.chmod(0o600)
+            _touch(self.path)
+        self._guard = threading.RLock()
+        self._held: tuple[tuple[int, int, int], Callable[[], object], sqlite3.Connection] | None = None
+        with self._connect():
+            pass
 
     # -- grants ----------------------------------------------------------------------------------------------------
 
@@ -178,19 +181,40 @@ class Ledger:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        try:
-            connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        with self._guard:
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                yield connection
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            raise LedgerError(
-                f"the ledger {self.path} cannot be used ({error}): free the disk, make it writable, or restore it from "
-                "a backup that is not older than the last certificate. Nothing was spent by this call."
-            ) from None
+                yield self._connection()
+            except (sqlite3.Error, OSError) as error:
+                self.close()
+                raise LedgerError(
+                    f"the ledger {self.path} cannot be used ({error}): free the disk, make it writable, or restore it "
+                    "from a backup that is not older than the last certificate. Nothing was spent by this call."
+                ) from None
+
+    def _connection(self) -> sqlite3.Connection:
+        """This process's connection; a new one after a fork, or when another file took the ledger's place."""
+        place = self.path.stat()
+        identity = (os.getpid(), place.st_dev, place.st_ino)
+        if self._held is None or self._held[0] != identity:
+            self.close()
+            connection = sqlite3.connect(
+                f"{self.path.resolve().as_uri()}?mode=rw",  # never creates a file
+                uri=True,
+                timeout=60,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._held = (identity, weakref.finalize(self, _close, connection, os.getpid()), connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(_TABLES)
+        return self._held[2]
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        if self._held is not None:
+            self._held[1]()
+            self._held = None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -326,6 +350,20 @@ def spent(chain: list[Entry], run: str | None = None) -> Fraction:
 
 def _mu(mu_squared: Fraction) -> float:
     return math.sqrt(mu_squared) * (1 + 1e-15)
+
+
+def _touch(path: Path) -> None:
+    """Make an empty private file, if there is none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise LedgerError(f"the ledger {path} cannot be made: {error.strerror}. Nothing was spent.") from None
+
+
+def _close(connection: sqlite3.Connection, process: int) -> None:
+    if os.getpid() == process:  # a connection inherited by a fork is not ours to close
+        connection.close()
 
 
 def _now() -> str:

@@ -77,11 +77,11 @@ class Witness:
         """The remembered head. Read it before reading the chain, so that it can only be behind."""
         try:
             number, digest = json.loads(self._path(source).read_text())
+            return int(number), str(digest)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError):
             raise LedgerError(f"{self._path(source)} is damaged: restore it. Nothing was spent.") from None
-        return int(number), str(digest)
 
     def check(self, source: str, seen: tuple[int, str] | None, hashes: Sequence[str]) -> None:
         """Raise LedgerError if the chain does not contain the remembered head."""

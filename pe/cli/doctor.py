@@ -1,0 +1,84 @@
+"""``pe doctor``: is this machine fit?"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pe.cli.output import emit, out
+
+
+def doctor(*, ledger: Path | None = None, json: bool = False) -> int:
+    """Check the installation: noise, vote, ledger, key, extras. Exit code 1 if something essential fails.
+
+    Parameters
+    ----------
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    json
+        Print one JSON object instead of lines.
+    """
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("noise", _noise),
+        ("vote", _vote),
+        ("ledger", lambda: _ledger(ledger)),
+    ]
+    results = []
+    for name, check in checks:
+        try:
+            results.append((name, True, check()))
+        except Exception as error:
+            results.append((name, False, f"{type(error).__name__}: {error}"))
+    for extra, modules in {"images": ("PIL", "matplotlib"), "flows": ("prefect",)}.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        state = f"missing: pip install 'pe-synth[{extra}]'" if missing else "installed"
+        results.append((f"extra {extra}", True, state))
+    sound = all(good for _, good, _ in results)
+    if json:
+        emit({"sound": sound, "checks": {name: {"ok": good, "found": text} for name, good, text in results}})
+    else:
+        for name, good, text in results:
+            out.print(f"{'[green]ok[/]  ' if good else '[red]FAIL[/]'} {name:14} {text}", highlight=False)
+    return 0 if sound else 1
+
+
+def _noise() -> str:
+    """The sampler against its own distribution: mean and variance within seven standard errors."""
+    from fractions import Fraction
+
+    from pe.privacy.discrete_gaussian import gdp_mu_squared, sample
+
+    sigma, n = Fraction(5), 100_000
+    draws = sample(sigma, n)
+    if abs(draws.mean()) > 7 * 5 / n**0.5 or abs(draws.var() / 25 - 1) > 7 * (2 / n) ** 0.5:
+        raise RuntimeError("the noise does not have the distribution it is charged for")
+    mu = float(gdp_mu_squared(sigma)) ** 0.5
+    return f"discrete Gaussian from the operating system's generator; mu {mu:.6f} at sigma 5"
+
+
+def _vote() -> str:
+    """The vote kernel against the definition, on vectors with ties."""
+    import numpy as np
+
+    from pe.kernels.nearest import nearest, route
+
+    rng = np.random.default_rng(0)
+    queries, candidates = (rng.integers(-127, 128, (n, 16), dtype=np.int16) for n in (200, 50))
+    candidates[25:] = candidates[:25]
+    distances = ((queries[:, None].astype(np.int64) - candidates[None]) ** 2).sum(axis=2)
+    if not np.array_equal(nearest(queries, candidates)[:, 0], distances.argmin(axis=1)):
+        raise RuntimeError("the vote kernel disagrees with its definition on this machine")
+    return f"exact; route {route(queries, candidates)}, {os.cpu_count()} cores"
+
+
+def _ledger(path: Path | None) -> str:
+    from pe.privacy.ledger import Ledger, default_path
+
+    place = path or default_path()
+    if not place.exists():
+        return f"none yet at {place}"
+    book = Ledger(place)
+    entries = sum(len(book.chain(source)) for source in book.sources())
+    return f"{place}: {len(book.sources())} sources, {entries} entries, chains and witness hold"

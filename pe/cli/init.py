@@ -1,0 +1,124 @@
+"""``pe init``: a commented configuration and a schema to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pe.cli.output import out, warn
+
+CONFIG = """\
+# One run of Private Evolution. 'pe plan {config}' shows what it will do, 'pe synthesize {config} --create' does it.
+
+[private]
+path = "{data}"            # CSV, TSV, Parquet, Arrow, npz, or a folder of images by class; relative to this file
+source = "{source}"        # the ledger's name for these data: all runs on one source share its budget
+schema = "schema.toml"     # public knowledge: columns, domains, label set
+{label}
+
+[privacy]
+epsilon = 1.0
+delta = 1e-6               # well below 1 / (number of records)
+adjacency = "add-remove"   # the number of records is private; "replace-one": it is public
+{shares}
+
+[api]
+kind = "{api}"             # tabular, text_render, nearest, or "package.module:Class"
+
+[evolution]
+# method = "{method}"      # tab-pe, image-pe, aug-pe; every setting of the method can be replaced, for all
+# iterations = 10          # iterations or with one value per iteration: parents, variations, keep, selection,
+# seed = 0                 # threshold, degree, lookahead, nearest, budget_weights
+
+[output]
+run = "runs/{source}"
+rows = 1000
+# formats = ["csv", "parquet"]   # csv, jsonl, parquet, hf, imagefolder, npz
+"""
+
+SCHEMA = """\
+# What everyone may know about the records. Values outside are clipped or replaced by the column's default.
+
+[columns.age]
+type = "integer"
+min = 0
+max = 120
+
+[columns.income]
+type = "float"
+min = 0.0
+max = 1e6
+
+[columns.region]
+type = "categorical"
+values = ["north", "south"]
+# default = "north"
+
+# [columns.image]
+# type = "image"
+# height = 28
+# width = 28
+# channels = 1
+"""
+
+
+def init(
+    folder: Path = Path(),
+    *,
+    from_public: Path | None = None,
+    label: str | None = None,
+    data: str = "private.csv",
+    source: str | None = None,
+    force: bool = False,
+) -> None:
+    """Write pe.toml and schema.toml into a folder.
+
+    Parameters
+    ----------
+    folder
+        Where to write; by default here.
+    from_public
+        A sample that you declare to be public; the schema is drafted from its columns, bounds and categories. Never
+        name private data here: what it shows is not protected.
+    label
+        The column that conditions generation.
+    data
+        Path of the private data, for the configuration.
+    source
+        The ledger's name for the private data; by default the file's name.
+    force
+        Overwrite existing files.
+    """
+    from pe.draft import draft
+    from pe.errors import ConfigError
+    from pe.files import refusals
+
+    config, schema = folder / "pe.toml", folder / "schema.toml"
+    for path in (config, schema):
+        if path.exists() and not force:
+            raise ConfigError(f"{path} exists: name another folder, or pass --force. Nothing was written.")
+    text, api, method = SCHEMA, "tabular", "tab-pe"
+    remarks: list[str] = []
+    if from_public is not None:
+        drafted, remarks = draft(from_public, label)
+        label = drafted.label
+        if drafted.image is not None:
+            api, method = "text_render", "image-pe"
+        text = f"# Drafted from {from_public.name}, declared public.\n\n{drafted.with_label(None).to_toml()}"
+    lines = CONFIG.format(
+        config=config.name,
+        data=data,
+        source=source or Path(data).stem,
+        label=f'label = "{label}"' if label else '# label = "column"       # conditions generation; categorical',
+        shares='label_shares = { budget_share = 0.03 }   # or "uniform", or a list in the order of the label set'
+        if label
+        else "",
+        api=api,
+        method=method,
+    )
+    with refusals(config):
+        folder.mkdir(parents=True, exist_ok=True)
+        config.write_text(lines)
+        schema.write_text(text)
+    for remark in remarks:
+        warn(remark)
+    out.print(f"Wrote {config} and {schema}: edit them, then 'pe plan {config}'.", highlight=False)

@@ -1,0 +1,81 @@
+"""``pe plan``: noise, sizes and calls of a run, from public settings alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pe.cli.output import emit, out
+
+if TYPE_CHECKING:
+    from pe.session import Blueprint
+
+
+def plan(config: Path, *, records: int | None = None, json: bool = False) -> None:
+    """Show what a run would do and spend. Reads no private data and charges nothing.
+
+    Parameters
+    ----------
+    config
+        The TOML file of the run.
+    records
+        A guess at the number of private records; adds the expected votes per candidate.
+    json
+        Print one JSON object instead of a table.
+    """
+    from pe.config import Config
+    from pe.synthesis import blueprint_of
+
+    blueprint = blueprint_of(Config.read(config))
+    rounds = _rounds(blueprint, records)
+    calls = sum(each["api_calls"] for each in rounds) + blueprint.plan.population
+    facts = {
+        "budget": str(blueprint.budget),
+        "label_sigma": None if blueprint.plan.label_sigma is None else float(blueprint.plan.label_sigma),
+        "first_population": blueprint.plan.population,
+        "iterations": rounds,
+        "api_calls": calls,
+        "rows": blueprint.config.output.rows,
+    }
+    if json:
+        emit(facts)
+        return
+    from rich.table import Table
+
+    shown = Table(title=f"Plan: {blueprint.budget}", title_justify="left")
+    for name in rounds[0]:
+        shown.add_column(name.replace("_", " "), justify="right")
+    for each in rounds:
+        shown.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in each.values()))
+    out.print(shown)
+    if facts["label_sigma"] is not None:
+        out.print(f"Label counts are bought first, with noise of standard deviation {facts['label_sigma']:.4g}.")
+    out.print(f"{calls} samples are asked of the API in all; {facts['rows']} records are released.")
+    if records is not None and all(each["votes_per_candidate"] < each["sigma"] for each in rounds):
+        out.print(
+            "[yellow]In every iteration a candidate expects fewer votes than the noise's standard deviation: raise "
+            "epsilon, or lower output.rows, evolution.population or the iterations.[/]"
+        )
+
+
+def _rounds(blueprint: Blueprint, records: int | None) -> list[dict[str, Any]]:
+    """One line per iteration; ``candidates`` is the population voted on."""
+    lines, candidates = [], blueprint.plan.population
+    for number, each in enumerate(blueprint.plan.rounds, start=1):
+        line: dict[str, Any] = {
+            "iteration": number,
+            "api": blueprint.apis[each.api].name,
+            "candidates": candidates,
+            "sigma": float(each.sigma),
+            "selection": each.selection,
+            "parents": each.parents,
+            "variations": each.variations,
+            "degree": each.degree,
+            "lookahead": each.lookahead,
+            "api_calls": candidates * each.lookahead + each.parents * each.variations,
+        }
+        if records is not None:
+            line["votes_per_candidate"] = records * each.nearest / candidates
+        lines.append(line)
+        candidates = each.population
+    return lines

@@ -1,0 +1,147 @@
+"""``pe synthesize`` and ``pe resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pe.cli.output import emit, err, out, warn
+
+if TYPE_CHECKING:
+    from pe.delivery import Synthetic
+    from pe.session import Blueprint, Session
+
+
+def synthesize(config: Path, *, ledger: Path | None = None, create: bool = False, json: bool = False) -> None:
+    """Run a configuration to its end and write the release folder.
+
+    Running it again resumes: stored histograms are reused and paid for once.
+
+    Parameters
+    ----------
+    config
+        The TOML file that 'pe init' drafts.
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    create
+        Grant the source exactly this run's budget if the ledger does not know it.
+    json
+        Print one JSON object instead of tables.
+    """
+    from pe.config import Config
+    from pe.synthesis import blueprint_of
+
+    settings = Config.read(config)
+    blueprint = blueprint_of(settings)
+    _complete(blueprint, settings.private.path, ledger, create, json)
+
+
+def resume(run: Path, *, ledger: Path | None = None, json: bool = False) -> None:
+    """Go on with an interrupted run from its directory, without paying for stored iterations again.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    ledger
+        The ledger file the run was begun with.
+    json
+        Print one JSON object instead of tables.
+    """
+    from pe.config import Config
+    from pe.errors import RunError
+    from pe.run import stored_config
+    from pe.schema import Schema
+    from pe.session import Blueprint
+
+    settings = stored_config(run)
+    settings["output"]["run"] = str(run.resolve())  # the directory may have been moved
+    config = Config.of(settings)
+    if config.private.path is None:
+        raise RunError(
+            f"{run} was started from data in memory: call pe.synthesize again with the same arguments and run='{run}'. "
+            "Nothing was spent."
+        )
+    _complete(Blueprint.of(config, Schema.read(run / "schema.toml")), config.private.path, ledger, False, json)
+
+
+def _complete(blueprint: Blueprint, data: object, ledger: Path | None, create: bool, json: bool) -> None:
+    from pe.synthesis import complete
+
+    with _progress(blueprint, silent=json) as follow:
+        result = complete(blueprint, data, ledger=ledger, create=create, progress=follow)
+    for text in result.warnings:
+        warn(text)
+    if result.stopped:
+        warn(f"stopped early. {result.stopped}")
+    if json:
+        emit(summary(result))
+    else:
+        out.print(table(result))
+
+
+def summary(result: Synthetic) -> dict[str, object]:
+    """Public facts of a finished run."""
+    certificate = result.certificate
+    return {
+        "run": str(result.run),
+        **certificate["claim"],
+        "epsilon_spent": certificate["spent"]["epsilon"],
+        "iterations": certificate["iterations"],
+        "rows": len(result),
+        "files": [str(result.run / "release" / name) for name in sorted(certificate["files"])],
+        "certificate": str(result.run / "release" / "certificate.json"),
+        "stopped": result.stopped,
+        "warnings": list(result.warnings),
+    }
+
+
+def table(result: Synthetic) -> object:
+    """The summary as a rich table."""
+    from rich.table import Table
+
+    facts = result.certificate
+    claim, spent, iterations = facts["claim"], facts["spent"], facts["iterations"]
+    shown = Table(title=f"Synthetic data of source '{facts['source']}'", show_header=False, title_justify="left")
+    shown.add_row("claim", f"({claim['epsilon']:g}, {claim['delta']:g})-DP per {claim['unit']}, {claim['adjacency']}")
+    shown.add_row("epsilon spent", f"{spent['epsilon']:.6g} of {claim['epsilon']:g}")
+    shown.add_row("iterations", f"{iterations['completed']} of {iterations['planned']}")
+    shown.add_row("rows", str(len(result)))
+    names = sorted(facts["files"])
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folders.setdefault(name.split("/")[0] + ("/" if "/" in name else ""), []).append(name)
+    listed = [first if len(all_) == 1 else f"{first} ({len(all_)} files)" for first, all_ in folders.items()]
+    shown.add_row(f"files in {result.run / 'release'}", "\n".join([*listed, "certificate.json"]))
+    return shown
+
+
+class _progress:
+    """A progress bar on standard error: iterations done, budget used, time left."""
+
+    def __init__(self, blueprint: Blueprint, *, silent: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("iteration"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("epsilon {task.fields[spent]:.3g} of {task.fields[budget]:g}"),
+            TimeRemainingColumn(),
+            console=err,
+            disable=silent,
+        )
+        self._task = self._bar.add_task(
+            "run", total=blueprint.plan.iterations, spent=0.0, budget=blueprint.budget.epsilon
+        )
+
+    def __enter__(self) -> _progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, session: Session) -> None:
+        done = 0 if session.generation is None else session.generation.iteration
+        self._bar.update(self._task, completed=done, spent=session.account.epsilon_spent())

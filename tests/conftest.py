@@ -1,0 +1,98 @@
+"""Fixtures shared by all tests: nothing reaches the user's home or the network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from pe.privacy import Account, Adjacency, Budget, Ledger
+
+settings.register_profile(
+    "pe", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("pe")
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledger, key, data and configuration lie in the test's own directory."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("PE_LEDGER", str(home / "ledger.sqlite3"))
+    monkeypatch.setenv("PE_LEDGER_KEY", str(home / "keys" / "ledger.key"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that leaves this machine."""
+
+    def guarded(connect: Callable[..., object]) -> Callable[..., object]:
+        def refusing(self: socket.socket, address: object) -> object:
+            host = address[0] if isinstance(address, tuple) else None
+            if self.family != socket.AF_UNIX and host not in ("127.0.0.1", "::1", "localhost"):
+                raise OSError(f"a test tried to reach {address!r}")
+            return connect(self, address)
+
+        return refusing
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger whose key lies in another directory."""
+    return Ledger(tmp_path / "ledger" / "ledger.sqlite3", key=tmp_path / "keys" / "ledger.key", create=True)
+
+
+@pytest.fixture
+def account(ledger: Ledger) -> Account:
+    """A run with epsilon 1 at delta 1e-6 (add-remove) of a source that was granted just that."""
+    budget = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
+    ledger.create("source", budget)
+    return ledger.account("source", run="run", budget=budget, config="config")
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program in a fresh interpreter: ``python(code, *arguments)``."""
+
+    def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+
+    return run
+
+
+@pytest.fixture
+def everything_about() -> Callable[[BaseException], str]:
+    """All text that a log, a traceback or a debugger could show of an exception."""
+
+    def linked(error: BaseException | None) -> Iterator[BaseException]:
+        if error is not None:
+            yield error
+            yield from linked(error.__cause__)
+            yield from linked(error.__context__)
+
+    def text(error: BaseException) -> str:
+        texts = ["".join(traceback.format_exception(error))]
+        for each in linked(error):
+            texts += [str(each), repr(each), repr(each.args), repr(getattr(each, "__notes__", ""))]
+        return "\n".join(texts)
+
+    return text

@@ -1,0 +1,195 @@
+"""The vote: a record's votes depend on that record and the candidates alone, and are bounded as declared.
+
+``reference`` restates the documented rule one record at a time; everything private is compared with it.
+"""
+
+from __future__ import annotations
+
+import gc
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pe import vote
+from pe.arrays import to_numpy, to_table
+from pe.errors import EmbedderError
+from pe.population import Population
+from pe.privacy import Adjacency
+from pe.private import PrivateDataset
+from pe.schema import Categorical, Numeric, Schema
+from pe.vote import cast_votes, count_labels, embed_candidates
+
+X, Y = Numeric("x", -9, 9, integer=True), Numeric("y", -9, 9, integer=True)
+SCHEMA = Schema((X, Y, Categorical("label", ("a", "b", "c"))), "label")
+
+Record = tuple[int, int, int]
+NAN, INFINITE, RAISES = 7, 8, 9  # what the embedder does with records whose x is this
+
+
+class Points:
+    """Embeds a record as (x, y); fails on some, as a real embedder might."""
+
+    name, dim, scale, limit = "points", 2, 1.0, 127
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def embed(self, table: pa.Table) -> NDArray[np.float32]:
+        x, y = to_numpy(table, X), to_numpy(table, Y)
+        if (x == RAISES).any():
+            raise ValueError(f"cannot embed {x}")
+        self.rows += len(x)
+        special = np.where(x == NAN, np.nan, np.where(x == INFINITE, np.inf, x))
+        return np.stack([special, y], axis=1).astype(np.float32)
+
+
+def tables(records: list[Record]) -> tuple[pa.Table, NDArray[np.int32]]:
+    x, y, label = np.array(records, np.int64).reshape(-1, 3).T
+    return to_table({"x": x, "y": y}, SCHEMA), label.astype(np.int32)
+
+
+def private(records: list[Record]) -> PrivateDataset:
+    return PrivateDataset(*tables(records), SCHEMA)
+
+
+def votes_of(
+    records: list[Record], candidates: list[Record], k: int, adjacency: Adjacency = Adjacency.ADD_REMOVE
+) -> tuple[NDArray[np.int64], Fraction]:
+    table, labels = tables(candidates)
+    population, embedder = Population.of(table, labels, "test"), Points()
+    vectors = embed_candidates(table, embedder)
+    votes = cast_votes(private(records), population, vectors, embedder, adjacency=adjacency, nearest=k)
+    assert votes.bins == len(candidates)
+    return votes._count(), votes.sensitivity_squared
+
+
+def reference(records: list[Record], candidates: list[Record], k: int) -> list[int]:
+    counts = [0] * len(candidates)
+    for x, y, label in records:
+        own = [i for i, candidate in enumerate(candidates) if candidate[2] == label]
+        order = own or list(range(len(candidates)))
+        if own and x not in (NAN, INFINITE, RAISES):
+            order = sorted(own, key=lambda i: ((candidates[i][0] - x) ** 2 + (candidates[i][1] - y) ** 2, i))
+        for i in order[:k]:
+            counts[i] += 1
+    return counts
+
+
+labels = st.integers(0, 2)
+points = st.tuples(st.integers(-3, 9), st.integers(-3, 3), labels)  # x in 7..9 cannot be embedded
+few = st.lists(points, max_size=12)
+candidates = st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2), labels), min_size=1, max_size=12)
+neighbours = st.integers(1, 4)
+
+
+@given(few, candidates, neighbours)
+def test_votes_are_those_of_the_rule(records: list[Record], candidates: list[Record], k: int) -> None:
+    counts, _ = votes_of(records, candidates, k)
+    assert counts.dtype == np.int64
+    assert counts.tolist() == reference(records, candidates, k)
+
+
+@given(few, candidates, neighbours)
+def test_a_records_votes_do_not_depend_on_other_records(
+    records: list[Record], candidates: list[Record], k: int
+) -> None:
+    together, _ = votes_of(records, candidates, k)
+    alone = [votes_of([record], candidates, k)[0] for record in records]
+    assert together.tolist() == np.sum([np.zeros(len(candidates), int), *alone], axis=0).tolist()
+
+
+@given(few, points, candidates, neighbours)
+def test_adding_a_record_moves_the_votes_by_at_most_the_sensitivity(
+    records: list[Record], extra: Record, candidates: list[Record], k: int
+) -> None:
+    before, bound = votes_of(records, candidates, k)
+    after, _ = votes_of([*records[: len(records) // 2], extra, *records[len(records) // 2 :]], candidates, k)
+    assert ((after - before) ** 2).sum() <= bound
+    assert (after >= before).all()
+
+
+@given(st.lists(points, min_size=1, max_size=12), points, st.integers(0, 11), candidates, neighbours)
+def test_replacing_a_record_moves_the_votes_by_at_most_the_sensitivity(
+    records: list[Record], other: Record, place: int, candidates: list[Record], k: int
+) -> None:
+    place %= len(records)
+    before, bound = votes_of(records, candidates, k, Adjacency.REPLACE_ONE)
+    after, _ = votes_of([*records[:place], other, *records[place + 1 :]], candidates, k, Adjacency.REPLACE_ONE)
+    assert ((after - before) ** 2).sum() <= bound
+    if k == 1:
+        assert after.sum() == before.sum() == len(records)
+
+
+@pytest.mark.parametrize(
+    ("adjacency", "k", "bound"), [("add-remove", 1, 1), ("add-remove", 3, 3), ("replace-one", 2, 4)]
+)
+def test_the_declared_sensitivity_is_reached(adjacency: str, k: int, bound: int) -> None:
+    """It is no larger than it need be: a record far from another moves K votes each way."""
+    candidates = [(-2, 0, 0)] * 3 + [(2, 0, 0)] * 3
+    before, declared = votes_of([(-2, 0, 0)], candidates, k, Adjacency(adjacency))
+    after, _ = votes_of([] if adjacency == "add-remove" else [(2, 0, 0)], candidates, k, Adjacency(adjacency))
+    assert ((after - before) ** 2).sum() == declared == bound
+
+
+@given(few)
+def test_the_label_counts_are_those_of_the_records(records: list[Record]) -> None:
+    votes = count_labels(private(records), Adjacency.REPLACE_ONE)
+    assert votes._count().tolist() == [sum(record[2] == label for record in records) for label in range(3)]
+    assert (votes.bins, votes.sensitivity_squared, votes.purpose) == (3, 2, "label counts")
+
+
+def test_nothing_private_is_read_before_the_count_and_each_record_is_embedded_once() -> None:
+    data, embedder = private([(1, 1, 0)] * 10), Points()
+    table, own = tables([(0, 0, 0), (1, 1, 0)])
+    vectors = embed_candidates(table, embedder)
+    embedder.rows = 0
+    population = Population.of(table, own, "test")
+    all_votes = [cast_votes(data, population, vectors, embedder, adjacency=Adjacency.ADD_REMOVE) for _ in range(3)]
+    assert embedder.rows == 0
+    assert [votes._count().tolist() for votes in all_votes] == [[0, 10]] * 3
+    assert embedder.rows == 10
+
+
+def test_embeddings_are_forgotten_with_their_data_set() -> None:
+    before = len(vote._embedded)
+    counts, _ = votes_of([(1, 1, 0)], [(0, 0, 0)], 1)
+    gc.collect()
+    assert counts.tolist() == [1]
+    assert len(vote._embedded) == before
+
+
+def test_an_embedder_of_the_wrong_shape_gives_every_record_the_default_vote() -> None:
+    class Flat(Points):
+        def embed(self, table: pa.Table) -> NDArray[np.float32]:
+            return np.zeros(table.num_rows, np.float32)
+
+    table, own = tables([(0, 0, 0), (1, 1, 0)])
+    votes = cast_votes(
+        private([(1, 1, 0)] * 5),
+        Population.of(table, own, "test"),
+        np.zeros((2, 2), np.float32),
+        Flat(),
+        adjacency=Adjacency.ADD_REMOVE,
+    )
+    assert votes._count().tolist() == [5, 0]
+
+
+@pytest.mark.parametrize("x", [NAN, INFINITE, RAISES])
+def test_synthetic_samples_that_cannot_be_embedded_are_the_embedders_error(x: int) -> None:
+    table, _ = tables([(0, 0, 0), (x, 0, 0)])
+    with pytest.raises(EmbedderError, match="'points'"):
+        embed_candidates(table, Points())
+
+
+def test_synthetic_embeddings_of_another_shape_are_the_embedders_error() -> None:
+    class Wide(Points):
+        def embed(self, table: pa.Table) -> NDArray[np.float32]:
+            return np.zeros((table.num_rows, 3), np.float32)
+
+    with pytest.raises(EmbedderError, match=r"expected shape \(1, 2\), got \(1, 3\)"):
+        embed_candidates(tables([(0, 0, 0)])[0], Wide())

@@ -1,0 +1,156 @@
+"""Exact nearest neighbours: brute force in int64 is the reference, whatever the tiles, routes and ties."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pe.kernels.nearest import nearest, route
+
+kernel = sys.modules[nearest.__module__]
+Rows = NDArray[np.int16]
+LARGEST = 2**15 - 1
+
+
+def brute_force(queries: Rows, candidates: Rows, k: int) -> NDArray[np.int64]:
+    """All squared distances in int64, sorted stably: ties to the lower index."""
+    difference = queries.astype(np.int64)[:, None, :] - candidates.astype(np.int64)[None, :, :]
+    return np.argsort((difference**2).sum(axis=2), axis=1, kind="stable")[:, :k]
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Rows, Rows, int]:
+    """Queries, candidates and k; small value ranges make most distances equal, large ones leave float32."""
+    largest = draw(st.sampled_from([0, 1, 3, 127, 2000, LARGEST]))
+    n, m, d = draw(st.integers(1, 30)), draw(st.integers(1, 40)), draw(st.integers(1, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    candidates = rng.integers(-largest, largest, (m, d), np.int16, endpoint=True)
+    if draw(st.booleans()):
+        candidates = candidates[rng.integers(0, m, m)]  # duplicates
+    queries = rng.integers(-largest, largest, (n, d), np.int16, endpoint=True)
+    if draw(st.booleans()):
+        queries = candidates[rng.integers(0, m, n)]
+    return queries, candidates, draw(st.integers(1, m))
+
+
+@given(problems())
+def test_it_finds_what_brute_force_finds(problem: tuple[Rows, Rows, int]) -> None:
+    queries, candidates, k = problem
+    found = nearest(queries, candidates, k)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, brute_force(queries, candidates, k))
+
+
+@given(problems(), st.sampled_from([1, 2, 5, 16]), st.sampled_from([1, 100, 4096]))
+def test_tile_sizes_change_nothing(problem: tuple[Rows, Rows, int], widest: int, bytes_: int) -> None:
+    queries, candidates, k = problem
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "WIDEST_TILE", widest)
+        patch.setattr(kernel, "TILE_BYTES", bytes_)
+        np.testing.assert_array_equal(nearest(queries, candidates, k), brute_force(queries, candidates, k))
+
+
+def test_more_rows_than_a_tile_and_more_candidates_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "WIDEST_TILE", 50)
+    monkeypatch.setattr(kernel, "TILE_BYTES", 50 * 4 * 32)
+    rng = np.random.default_rng(0)
+    queries, candidates = rng.integers(-2, 3, (333, 6), np.int16), rng.integers(-2, 3, (221, 6), np.int16)
+    for k in (1, 3, 60, 221):
+        np.testing.assert_array_equal(nearest(queries, candidates, k), brute_force(queries, candidates, k))
+
+
+@given(problems())
+def test_a_querys_answer_does_not_depend_on_the_other_queries(problem: tuple[Rows, Rows, int]) -> None:
+    queries, candidates, k = problem
+    together = nearest(queries, candidates, k)
+    alone = np.concatenate([nearest(query[None], candidates, k) for query in queries])
+    np.testing.assert_array_equal(together, alone)
+    order = np.random.default_rng(0).permutation(len(queries))
+    np.testing.assert_array_equal(nearest(queries[order], candidates, k), together[order])
+
+
+@given(problems())
+def test_a_longer_vector_elsewhere_changes_the_route_and_nothing_else(problem: tuple[Rows, Rows, int]) -> None:
+    queries, candidates, k = problem
+    long = np.full((1, queries.shape[1]), LARGEST, np.int16)
+    stretched = np.concatenate([queries, long])
+    assert route(stretched, candidates) == "float64"
+    np.testing.assert_array_equal(nearest(stretched, candidates, k)[:-1], nearest(queries, candidates, k))
+
+
+@pytest.mark.parametrize(("value", "d"), [(LARGEST, 768), (-LARGEST, 768), (127, 346), (128, 784)])
+def test_extreme_values_stay_exact(value: int, d: int) -> None:
+    """Distances that differ by one in 10**12; KERNELS.md: float32 is exact for int8 up to d = 346."""
+    queries = np.full((3, d), value, np.int16)
+    candidates = np.full((4, d), value, np.int16)
+    step = -1 if value > 0 else 1
+    candidates[0, 0] += 2 * step
+    candidates[1, 0] += step
+    candidates[2, 1] += step
+    candidates[3, :2] += step
+    np.testing.assert_array_equal(nearest(queries, candidates, 4), [[1, 2, 3, 0]] * 3)
+    assert route(queries[:, :346], candidates[:, :346]) == ("float32" if value == 127 else "float64")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint8])
+def test_any_integer_type_is_read_without_overflow(dtype: type) -> None:
+    top = min(np.iinfo(dtype).max, 2**20)
+    queries = np.array([[top, 0], [0, top]], dtype)
+    np.testing.assert_array_equal(nearest(queries, queries[::-1].copy(), 2), [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_it_agrees_with_faiss_where_distances_differ(k: int) -> None:
+    rng = np.random.default_rng(1)
+    queries = rng.integers(-127, 128, (2000, 64), np.int16)
+    candidates = rng.integers(-127, 128, (300, 64), np.int16)
+    index = faiss.IndexFlatL2(64)
+    index.add(candidates.astype(np.float32))
+    distances, theirs = index.search(queries.astype(np.float32), k + 1)
+    clear = (np.diff(distances, axis=1) > 0).all(axis=1)
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(nearest(queries, candidates, k)[clear], theirs[clear, :k])
+
+
+def test_no_queries_have_no_neighbours() -> None:
+    assert nearest(np.empty((0, 3), np.int16), np.zeros((5, 3), np.int16), 2).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("queries", "candidates", "k"),
+    [
+        (np.zeros((2, 3), np.int16), np.zeros((2, 4), np.int16), 1),
+        (np.zeros(3, np.int16), np.zeros((2, 3), np.int16), 1),
+        (np.zeros((2, 3), np.int16), np.zeros((2, 3, 1), np.int16), 1),
+        (np.zeros((2, 3), np.int16), np.zeros((2, 3), np.int16), 3),
+        (np.zeros((2, 3), np.int16), np.zeros((2, 3), np.int16), 0),
+        (np.zeros((2, 3), np.int16), np.zeros((0, 3), np.int16), 1),
+        (np.full((1, 2), 2**30, np.int64), np.zeros((2, 2), np.int64), 1),
+    ],
+    ids=["other width", "queries flat", "candidates deep", "k > m", "k = 0", "no candidates", "too long"],
+)
+def test_what_cannot_be_answered_exactly_is_refused(queries: Rows, candidates: Rows, k: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        nearest(queries, candidates, k)
+
+
+@pytest.mark.parametrize(
+    ("squared_norm", "expected"), [(2**24 // 3, "float32"), (2**24 // 3 + 1, "float64"), (2**40, "float64")]
+)
+@pytest.mark.parametrize("swap", [False, True])
+def test_the_route_follows_the_longest_row(
+    squared_norm: int, expected: str, swap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Callable[..., int]] = []
+    norms = iter([squared_norm, 5][:: -1 if swap else 1])
+    monkeypatch.setattr(kernel, "_largest_squared_norm", lambda rows: calls.append(rows) or next(norms))
+    empty = np.empty((0, 1), np.int16)
+    assert route(empty, empty) == expected
+    assert len(calls) == 2

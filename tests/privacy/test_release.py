@@ -1,0 +1,165 @@
+"""The only way out of the private side: charged first, noisy always, silent about what it read."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pe.errors
+from pe.errors import BudgetExceededError, LedgerError, PEError, PrivateDataError
+from pe.privacy import Account, DiscreteGaussian, Histogram, Votes, discrete_gaussian, release
+from pe.shield import shielded
+
+ONE = Fraction(1)
+SIGMA = Fraction(40)
+CANARY = "".join(("can", "ary", "-", "4711"))  # put together, so that no quoted source line holds it
+
+
+def test_a_histogram_is_counts_plus_noise_of_the_scale_that_was_charged(account: Account) -> None:
+    exact = np.arange(50_000, dtype=np.int64)
+    histogram = release(Votes(exact.copy, len(exact), ONE), SIGMA, account=account, iteration=3)
+    noise = histogram.counts - exact
+    assert histogram.counts.dtype == np.int64
+    assert abs(noise.mean()) < 7 * 40 / np.sqrt(len(exact))
+    assert noise.std() == pytest.approx(40, rel=7 / np.sqrt(2 * len(exact)))
+    entry = account.ledger.chain("source")[-1]
+    assert (histogram.entry, histogram.sigma) == (entry.hash, SIGMA)
+    assert (entry.body["sigma"], entry.body["bins"], entry.body["iteration"]) == ("40", 50_000, 3)
+    assert Fraction(entry.body["mu_squared"]) == DiscreteGaussian(SIGMA, ONE).mu_squared
+
+
+def test_the_charge_is_durable_before_anything_is_counted(account: Account) -> None:
+    seen = []
+
+    def count() -> np.ndarray:
+        seen.append([entry.kind for entry in account.ledger.chain("source")])
+        return np.zeros(2, np.int64)
+
+    release(Votes(count, 2, ONE), SIGMA, account=account, iteration=1)
+    assert seen == [["grant", "reserve"]]
+
+
+def test_a_refused_charge_counts_nothing(account: Account) -> None:
+    with pytest.raises(BudgetExceededError):
+        release(Votes(lambda: pytest.fail("counted"), 2, ONE), Fraction(1), account=account, iteration=1)
+    assert account.spent() == 0
+
+
+def test_empty_bins_get_noise_like_all_others(account: Account) -> None:
+    histogram = release(Votes(lambda: np.zeros(1000, np.int64), 1000, ONE), SIGMA, account=account, iteration=1)
+    assert np.count_nonzero(histogram.counts) > 900
+
+
+def test_two_releases_draw_different_noise_and_both_are_charged(account: Account) -> None:
+    votes = Votes(lambda: np.zeros(100, np.int64), 100, ONE)
+    first, second = (release(votes, SIGMA, account=account, iteration=1) for _ in range(2))
+    assert first.counts.tolist() != second.counts.tolist()
+    assert account.spent() == 2 * DiscreteGaussian(SIGMA, ONE).mu_squared
+
+
+class Unpicklable(Exception):
+    """An exception whose own methods must not be called."""
+
+    def __str__(self) -> str:
+        raise AssertionError("the text of a foreign exception was asked for")
+
+
+@pytest.mark.parametrize(
+    "failure", [ValueError, KeyError, MemoryError, RuntimeError, StopIteration, Unpicklable, RecursionError]
+)
+def test_a_failing_count_says_nothing_of_the_data_and_stays_charged(
+    account: Account, failure: type, everything_about: Callable[[BaseException], str]
+) -> None:
+    def count() -> np.ndarray:
+        private = CANARY
+        try:
+            raise LookupError(private)
+        except LookupError as error:
+            raise failure(private) from error
+
+    with pytest.raises(PrivateDataError, match=rf"failed with {failure.__name__}.*stays spent") as caught:
+        release(Votes(count, 2, ONE), SIGMA, account=account, iteration=1)
+    assert CANARY not in everything_about(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert account.spent() == DiscreteGaussian(SIGMA, ONE).mu_squared
+
+
+@pytest.mark.parametrize(
+    "counts", [np.zeros(3, np.int64), np.zeros((2, 1), np.int64), np.zeros(2), np.zeros(2, np.int32)], ids=repr
+)
+def test_counts_of_another_shape_or_type_are_refused_and_stay_charged(account: Account, counts: np.ndarray) -> None:
+    with pytest.raises(PrivateDataError, match="stays spent"):
+        release(Votes(lambda: counts, 2, ONE), SIGMA, account=account, iteration=1)
+    assert account.spent() > 0
+
+
+def test_without_random_numbers_nothing_is_released_and_the_charge_stays(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discrete_gaussian.sample(SIGMA, 1)
+
+    def broken(size: int) -> bytes:
+        raise OSError("no entropy")
+
+    monkeypatch.setattr(discrete_gaussian.os, "urandom", broken)
+    with pytest.raises(OSError, match="no entropy"):
+        release(Votes(lambda: np.zeros(2, np.int64), 2, ONE), SIGMA, account=account, iteration=1)
+    monkeypatch.undo()
+    assert account.spent() > 0
+
+
+def test_votes_show_copy_and_pickle_nothing() -> None:
+    votes = Votes(lambda: np.array([4711]), 1, ONE)
+    assert repr(votes) == str(votes) == f"{votes}" == "Votes(private, bins=1)"
+    assert not hasattr(votes, "__dict__")
+    for steal in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            steal(votes)
+
+
+def test_a_histogram_is_read_only_and_prints_no_counts() -> None:
+    histogram = Histogram(np.array([4711, 2]), SIGMA, "entry")
+    with pytest.raises(ValueError, match="read-only"):
+        histogram.counts[0] = 1
+    assert "4711" not in repr(histogram)
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_the_shield_passes_results_and_this_packages_errors() -> None:
+    assert shielded("reading", lambda: 7, "") == 7
+    error = LedgerError("public")
+
+    def refuse() -> None:
+        raise error
+
+    with pytest.raises(LedgerError) as caught:
+        shielded("reading", refuse, "")
+    assert caught.value is error
+
+
+def test_the_shield_lets_an_interrupt_through() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shielded("reading", interrupt, "")
+
+
+@pytest.mark.parametrize(
+    "kind", [each for each in vars(pe.errors).values() if isinstance(each, type) and issubclass(each, PEError)]
+)
+@given(text=st.text())
+@settings(max_examples=5)
+def test_every_error_survives_pickling(kind: type[PEError], text: str) -> None:
+    error = pickle.loads(pickle.dumps(kind(text)))  # noqa: S301
+    assert (type(error), str(error)) == (kind, text)
+    assert type(error.spent("Nothing was spent.")) is kind

@@ -1,0 +1,98 @@
+"""The house rules that no linter knows: which way imports point, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A room may import itself and the rooms before it.
+ROOMS = (
+    {"pe.errors", "pe.shield"},
+    {"pe.kernels"},
+    {"pe.privacy"},
+    {"pe core"},
+    {"pe.embedders"},
+    {"pe.apis"},
+    {"pe.config"},
+    {"pe.build", "pe.card", "pe.delivery", "pe.session", "pe.synthesis"},
+    {"pe.flows"},
+    {"pe.cli"},
+)
+
+
+def _room(module: str) -> int:
+    name = ".".join(module.split(".")[:2])
+    level = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    return level.get(name, level["pe core"])
+
+
+def _modules() -> list[tuple[str, Path]]:
+    found = []
+    for folder in ("pe", "apis", "embedders", "flows", "kernels"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            relative = path.relative_to(ROOT)
+            if folder == "pe" and relative.parts[1] in ("apis", "embedders", "flows", "kernels"):
+                continue  # the symlinks
+            parts = list(relative.with_suffix("").parts)
+            parts = parts if folder == "pe" else ["pe", *parts]
+            found.append((".".join(parts).removesuffix(".__init__"), path))
+    return found
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(("module", "path"), _modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_point_one_way(module: str, path: Path) -> None:
+    if module == "pe":
+        return  # hands out names lazily; its cost is tested below
+    for imported in sorted(_imports(path) & {name for name, _ in _modules()} - {"pe"}):
+        assert _room(imported) <= _room(module), f"{module} must not import {imported}"
+
+
+def test_the_kernels_know_only_arrays() -> None:
+    allowed = {"numpy", "torch", "triton", "typing", "collections", "__future__", "pe", "math"}
+    for module, path in _modules():
+        if module.startswith("pe.kernels."):
+            imported = {name.split(".")[0] for name in _imports(path)}
+            assert imported <= allowed, f"{module} imports {imported - allowed}"
+            assert all(name.startswith("pe.kernels") for name in _imports(path) if name.split(".")[0] == "pe")
+
+
+def test_no_source_folder_has_an_init_file() -> None:
+    for folder in ("apis", "embedders", "flows", "kernels"):
+        assert not (ROOT / folder / "__init__.py").exists()
+
+
+HEAVY = ("torch", "transformers", "diffusers", "openai", "prefect", "matplotlib", "sklearn", "pandas")
+
+
+@pytest.mark.parametrize(
+    "command", ["import pe", "import pe; pe.synthesize", "from pe.cli import app; app(['--help'])"]
+)
+def test_importing_and_asking_for_help_is_light(command: str) -> None:
+    script = f"import sys\n{command}\nprint('LOADED', [m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_every_public_name_exists_and_nothing_else_is_promised() -> None:
+    import pe
+
+    for name in pe.__all__:
+        assert getattr(pe, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = pe.nonsense
