@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,52 +11,39 @@ from numpy.typing import NDArray
 
 from pe.arrays import to_table
 from pe.coerce import coerce
-from pe.errors import APIError, ConfigError, PrivateDataError, SchemaError
+from pe.embedders.pixels import PixelEmbedder
+from pe.embedders.tabular import TabularEmbedder
+from pe.errors import ConfigError
 from pe.kernels.nearest import nearest
 from pe.kernels.quantise import quantise
 from pe.population import Population
 from pe.protocols import Embedder
 from pe.read import read
-from pe.schema import Categorical, Schema
+from pe.schema import Schema
 
-INDEX = "public"
+INDEX = "public_record"
 """The one parameter: which public record a sample is."""
 
-_OTHER = "\0other"
-_LIST_BYTES = 2**26
-
-
-@dataclass
-class _Pool:
-    """The public records of one label, and the neighbour lists found last.
-
-    rows     int64 (m,): their positions in the public table.
-    vectors  int16 (m, dim): their quantised embeddings.
-    known    int64 (u,): sorted positions in ``rows`` whose lists are kept; lists int64 (u, q), nearest first.
-    """
-
-    rows: NDArray[np.int64]
-    vectors: NDArray[np.int16]
-    known: NDArray[np.int64]
-    lists: NDArray[np.int64]
+_SEARCHED = 512
+"""Parents whose neighbour lists are held at a time."""
 
 
 class NearestAPI:
     """Proposes the records of a public data set; makes none of its own.
 
     ``random`` draws records of the label without replacement; where more are asked for than there are, it starts over.
-    ``vary`` draws uniformly from the ``q`` public records of the parent's label that lie nearest to the parent, itself
-    included, with ``q = m ** degree`` rounded for a label of m records: 1 at degree 0, all of them at degree 1, and
-    half the degree for the square root of the number (Sim-PE lists 1000 ... 20 of about 6,000: degrees .8 ... .35). A
-    parent that another API made moves to public records near to its own embedding.
+    ``vary`` draws uniformly from the ``q`` public records of the parent's label nearest to the parent, itself
+    included, with ``q = m ** degree`` rounded for a label of m records: 1 at degree 0, all of them at degree 1 (Sim-PE
+    lists q = 1000 ... 20 of about 6,000: degrees .8 ... .35). A parent that another API made moves to public records
+    near its own embedding.
 
-    data      what ``pe.read`` reads: a path, an Arrow table, a DataFrame or a mapping of arrays. Public.
+    path      the public data: what ``pe.read`` reads.
     format    as in ``pe.read``, and ``columns`` too.
-    labelled  whether the public data has the schema's label column; if not, all labels share all records. Records of
-              labels that the schema does not declare are left out.
     embedder  what near means; by default pixels where the schema has an image, else the tabular embedder.
 
-    Raises SchemaError or APIError when the data cannot be read or a label has no public record.
+    Records are coerced to the schema by the rules of ``pe.coerce``; without the schema's label column in the data,
+    pass a schema without label. Raises SchemaError or PrivateDataError when the data cannot be read, ConfigError when a
+    label has no public record.
     """
 
     name = "nearest"
@@ -66,43 +52,52 @@ class NearestAPI:
         self,
         schema: Schema,
         *,
-        data: object,
+        path: object,
         format: str | None = None,
         columns: Mapping[str, str] | None = None,
-        labelled: bool = True,
         embedder: Embedder | None = None,
     ) -> None:
         self.schema = schema
-        self.embedder = embedder or _embedder(schema)
-        arrays, labels = _read(schema, data, format, columns, labelled)
+        self.embedder = embedder or (TabularEmbedder(schema) if schema.image is None else PixelEmbedder(schema))
+        self.public_data = str(path) if isinstance(path, str) else "a table handed over in memory"
+        arrays = coerce(read(path, schema, format=format, columns=columns), schema)
+        n = len(arrays[schema.columns[0].name])
+        labels = arrays[schema.label] if schema.label is not None else np.zeros(n, np.int32)
         self.records = to_table(arrays, schema)
-        vectors, finite = quantise(self.embedder.embed(self.records), self.embedder.scale, self.embedder.limit)
-        if not finite.all():
-            raise APIError(f"embedder '{self.embedder.name}' failed on public records. Nothing was spent.")
-        self._pools = []
-        for label, name in enumerate(schema.labels):
-            rows = np.flatnonzero(labels == label) if labelled else np.arange(len(labels))
-            if len(rows) == 0:
-                what = f"label '{name}'" if name else "any kind"
-                raise APIError(f"the public data hold no record of {what}. Nothing was spent.")
-            empty = np.empty((0, 0), np.int64)
-            self._pools.append(_Pool(rows, vectors[rows], empty[:, 0], empty))
+        self._vectors = self._integers(self.records)
+        self._pools = [np.flatnonzero(labels == label) for label in range(len(schema.labels))]
+        for name, pool in zip(schema.labels, self._pools, strict=True):
+            if len(pool) == 0:
+                what = f"of label '{name}'" if name else "at all"
+                raise ConfigError(f"the public data of the nearest API hold no record {what}. Nothing was spent.")
 
     def random(self, n: int, label: int, rng: np.random.Generator) -> Population:
-        rows = self._pools[label].rows
-        rounds = -(-n // len(rows))
-        drawn = [rng.permutation(rows) for _ in range(rounds)]
-        return self._population(np.concatenate([np.empty(0, np.int64), *drawn])[:n], np.full(n, label, np.int32))
+        pool = self._pools[label]
+        drawn = np.concatenate([rng.permutation(pool) for _ in range(max(1, -(-n // len(pool))))])
+        return self._population(drawn[:n], np.full(n, label, np.int32))
 
     def vary(self, parents: Population, degree: float, rng: np.random.Generator) -> Population:
-        own = parents.parameters is not None and parents.parameters.column_names == [INDEX]
+        if parents.parameters is not None and parents.parameters.column_names == [INDEX]:
+            places = self._vectors[parents.parameters.column(INDEX).to_numpy()]
+        else:
+            places = self._integers(parents.records)
         chosen = np.empty(len(parents), np.int64)
         for label, pool in enumerate(self._pools):
-            which = np.flatnonzero(parents.labels == label)
-            if len(which) == 0:
+            own = np.flatnonzero(parents.labels == label)
+            q = max(1, round(len(pool) ** degree))
+            if q == len(pool):
+                chosen[own] = pool[rng.integers(q, size=len(own))]
                 continue
-            q = max(1, round(len(pool.rows) ** degree))
-            if own:
-                held = parents.parameters.column(INDEX).to_numpy()[which]
-                position, inverse = np.unique(np.searchsorted(pool.rows, held), return_inverse=True)
-                lists = _lists(pool, position, q)
+            ranks = rng.integers(q, size=len(own))
+            for start in range(0, len(own), _SEARCHED):
+                part = slice(start, start + _SEARCHED)
+                lists = nearest(places[own[part]], self._vectors[pool], q)
+                chosen[own[part]] = pool[lists[np.arange(len(lists)), ranks[part]]]
+        return self._population(chosen, parents.labels)
+
+    def _population(self, index: NDArray[np.int64], labels: NDArray[Any]) -> Population:
+        parameters = pa.table({INDEX: pa.array(index, pa.int64())})
+        return Population.of(self.records.take(pa.array(index)), labels, self.name, parameters)
+
+    def _integers(self, table: pa.Table) -> NDArray[np.int16]:
+        return quantise(self.embedder.embed(table), self.embedder.scale, self.embedder.limit)[0]

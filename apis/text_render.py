@@ -186,7 +186,8 @@ class TextRenderAPI:
         y = y / v["size"]
         wanted, which = np.unique(keys, axis=0, return_inverse=True)
         fields = np.stack([self._glyph(self.texts[label][text], int(font)) for label, text, font in wanted])
-        distance = _bilinear(fields, which.reshape(-1), (x + 0.5 * ratio + _MARGIN) * self._raster, (y + 0.5 + _MARGIN) * self._raster)
+        column, row = (x + 0.5 * ratio + _MARGIN) * self._raster, (y + 0.5 + _MARGIN) * self._raster
+        distance = _bilinear(fields, which.reshape(-1), column, row)
         edge = v["blur"] / np.float32(self.image.height)
         distance = distance * v["size"] + 0.5 * v["stroke"]
         ink: NDArray[np.float32] = v["intensity"] * np.clip(distance / edge + np.float32(0.5), 0, 1)
@@ -206,9 +207,7 @@ class TextRenderAPI:
         probe = ImageFont.truetype(path, 100)
         capital = probe.getbbox("H")
         left, top, right, bottom = probe.getbbox(text)
-        unit = max(
-            capital[3] - capital[1], bottom - top, (right - left) * self.image.height / self.image.width, 1.0
-        )
+        unit = max(capital[3] - capital[1], bottom - top, (right - left) * self.image.height / self.image.width, 1.0)
         face = ImageFont.truetype(path, 100 * fine * self._raster / unit)
         left, top, right, bottom = face.getbbox(text)
         rows, columns = fine * self._frame[0], fine * self._frame[1]
@@ -255,15 +254,13 @@ def _texts(labels: Sequence[str], texts: Mapping[str, Sequence[str]] | None) -> 
         strings = given.get(label, [label])
         strings = (strings,) if isinstance(strings, str) else tuple(strings)
         if not strings or not all(isinstance(text, str) and text.strip() and text.isprintable() for text in strings):
-            raise ConfigError(
-                f"expected printable text to draw for label '{label}': set texts. Nothing was spent."
-            )
+            raise ConfigError(f"expected printable text to draw for label '{label}': set texts. Nothing was spent.")
         chosen.append(strings)
     return tuple(chosen)
 
 
 def _usable(fonts: Sequence[str] | None, characters: set[str]) -> dict[str, str]:
-    """Font name -> path of its file. All named fonts must exist and hold the characters; of the default, those that do."""
+    """Font name -> path of its file: the named fonts, or those of the default that hold every character."""
     from matplotlib import get_data_path
     from matplotlib.ft2font import FT2Font
 

@@ -57,10 +57,15 @@ def build_plan(config: Config, schema: Schema) -> Plan:
                 each[key] = chosen
     for each, index in zip(rounds, _stages(config, count), strict=True):
         each["api"] = index
-    weights = _spread("budget_weights", evolution.budget_weights or 1.0, count)
+    weights = [each.pop("budget_weight", 1.0) for each in rounds]
+    if evolution.budget_weights is not None:
+        weights = _spread("budget_weights", evolution.budget_weights, count)
     shares, label_share = _label_shares(config, schema)
     nearest = [each.get("nearest", 1) for each in rounds]
     scales, label_sigma = noise_scales(config.privacy.budget(), weights, nearest, label_share)
+    for each, sigma in zip(rounds, scales, strict=True):
+        relative = each.pop("noise_threshold", 0.0)
+        each.setdefault("threshold", relative * float(sigma))
     plan = Plan(
         population=evolution.population or population,
         rounds=tuple(Round(sigma=sigma, **each) for sigma, each in zip(scales, rounds, strict=True)),

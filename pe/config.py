@@ -37,14 +37,14 @@ class BoughtShares(_Section):
 
 
 class PrivacyConfig(_Section):
-    """The claim. ``label_shares`` defaults to buying them with 3 % of the budget when there is a label."""
+    """The claim. ``label_shares`` defaults to buying them with 2 % of the budget when there is a label."""
 
     epsilon: float
     delta: float
     adjacency: Adjacency
     unit: Unit = Unit.RECORD
     label_shares: Literal["uniform"] | list[Annotated[float, Field(ge=0)]] | BoughtShares = BoughtShares(
-        budget_share=0.03
+        budget_share=0.02
     )
 
     def budget(self) -> Budget:

@@ -9,7 +9,11 @@ from pe.errors import ConfigError
 from pe.schema import Schema
 
 Settings = tuple[int, list[dict[str, Any]]]
-"""Size of the first population, and the Round settings (all but sigma and api) of each iteration."""
+"""Size of the first population, and the Round settings (all but sigma and api) of each iteration.
+
+Two more keys: ``budget_weight``, the iteration's relative share of mu**2 (1), and ``noise_threshold``, a threshold in
+noise standard deviations (0).
+"""
 
 
 def settings(method: str, rows: int, labels: int, iterations: int | None) -> Settings:
@@ -30,20 +34,26 @@ def default_method(schema: Schema) -> str:
 
 
 def tab_pe(rows: int, labels: int, iterations: int) -> Settings:
-    """Tab-PE: a third of the rounds (at most five) sample, then rank with three variations and the parents kept."""
-    rounds = []
-    for number in range(iterations):
-        last, explore = number == iterations - 1, number < min(5, iterations // 3)
-        rounds.append(
-            {
-                "parents": rows,
-                "selection": "sample" if explore else "rank",
-                "variations": 0 if last else 1 if explore else 3,
-                "keep": last or not explore,
-                "degree": 0.5 - 0.49 * (number / iterations) ** 0.2,
-            }
-        )
-    return rows, rounds
+    """Evolution of tables without a model (after Tab-PE), its settings chosen on validation splits.
+
+    Three candidates per released record; every round but the last samples as many parents, above a threshold of .7
+    noise standard deviations, and varies each once; the last ranks and keeps ``rows``. Two votes per record; the last
+    round gets three times the first one's budget; degrees fall geometrically from .35 to .04.
+    """
+    last = max(iterations - 1, 1)
+    rounds = [
+        {
+            "parents": rows if number == iterations - 1 else 3 * rows,
+            "selection": "rank" if number == iterations - 1 else "sample",
+            "noise_threshold": 0.7,
+            "variations": 1,
+            "degree": 0.35 * (0.04 / 0.35) ** (number / last),
+            "nearest": 2,
+            "budget_weight": 1 + 2 * number / last,
+        }
+        for number in range(iterations)
+    ]
+    return 3 * rows, rounds
 
 
 def image_pe(rows: int, labels: int, iterations: int) -> Settings:
@@ -77,7 +87,7 @@ def aug_pe(rows: int, labels: int, iterations: int) -> Settings:
 
 
 _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
-    "tab-pe": (15, tab_pe),
+    "tab-pe": (20, tab_pe),
     "image-pe": (5, image_pe),
     "aug-pe": (10, aug_pe),
 }

@@ -49,7 +49,7 @@ def synthesize(
     source     name of the private source in the ledger; by default the file's name. All its runs share one budget.
     create     grant the source exactly this budget if the ledger does not know it yet.
     label      name of the categorical column that conditions generation.
-    label_shares  "uniform", a list, or {"budget_share": 0.03} (the default): bought with that share of the budget.
+    label_shares  "uniform", a list, or {"budget_share": 0.02} (the default): bought with that share of the budget.
     api, embedder  a kind, or a mapping of ``kind`` and its keys; by default chosen by the schema.
     run        the run directory, by default ``runs/SOURCE``; a stored one is resumed without paying twice.
     evolution  further settings of the method (see ``pe.config.EvolutionConfig``).

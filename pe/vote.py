@@ -63,7 +63,7 @@ def cast_votes(
             total[own[:k]] += len(rows) - int(usable.sum())
         return total
 
-    return Votes(counts, bins, votes_sensitivity_squared(adjacency, nearest))
+    return Votes(counts, bins, votes_sensitivity_squared(adjacency, nearest), adjacency)
 
 
 def count_labels(private: PrivateDataset, adjacency: Adjacency) -> Votes:
@@ -73,6 +73,7 @@ def count_labels(private: PrivateDataset, adjacency: Adjacency) -> Votes:
         lambda: count(private._labels.astype(np.int64), bins),
         bins,
         votes_sensitivity_squared(adjacency),
+        adjacency,
         purpose="label counts",
     )
 

@@ -109,7 +109,7 @@ def init(
         data=data,
         source=source or Path(data).stem,
         label=f'label = "{label}"' if label else '# label = "column"       # conditions generation; categorical',
-        shares='label_shares = { budget_share = 0.03 }   # or "uniform", or a list in the order of the label set'
+        shares='label_shares = { budget_share = 0.02 }   # or "uniform", or a list in the order of the label set'
         if label
         else "",
         api=api,

@@ -10,7 +10,8 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.errors import PrivateDataError
+from pe.errors import LedgerError, PrivateDataError
+from pe.privacy.budget import Adjacency
 from pe.privacy.ledger import Account
 from pe.privacy.mechanism import DiscreteGaussian
 from pe.shield import shielded
@@ -20,18 +21,24 @@ class Votes:
     """Exact integer counts over a public list of bins, not yet counted.
 
     ``count`` returns int64 (bins,); it is called once, by ``release``, after the charge. ``sensitivity_squared``
-    bounds the squared L2 change of that vector between neighbouring data sets. The object shows nothing, and neither
-    copies nor pickles.
+    bounds the squared L2 change of that vector between data sets that are neighbours under ``adjacency``. The object
+    shows nothing, and neither copies nor pickles.
     """
 
-    __slots__ = ("_count", "bins", "purpose", "sensitivity_squared")
+    __slots__ = ("_count", "adjacency", "bins", "purpose", "sensitivity_squared")
 
     def __init__(
-        self, count: Callable[[], NDArray[np.int64]], bins: int, sensitivity_squared: Fraction, purpose: str = "votes"
+        self,
+        count: Callable[[], NDArray[np.int64]],
+        bins: int,
+        sensitivity_squared: Fraction,
+        adjacency: Adjacency,
+        purpose: str = "votes",
     ) -> None:
         self._count = count
         self.bins = bins
         self.sensitivity_squared = sensitivity_squared
+        self.adjacency = adjacency
         self.purpose = purpose
 
     def __repr__(self) -> str:
@@ -59,6 +66,11 @@ def release(votes: Votes, sigma: Fraction, *, account: Account, iteration: int) 
     The charge is durable before any private record is read, and it stays whatever happens after. Raises
     BudgetExceededError (nothing read, nothing spent) or PrivateDataError (spent; the text quotes no data).
     """
+    if votes.adjacency is not account.budget.adjacency:
+        raise LedgerError(
+            f"the sensitivity of the {votes.purpose} holds under {votes.adjacency} adjacency, the budget is accounted "
+            f"under {account.budget.adjacency}. Nothing was spent."
+        )
     mechanism = DiscreteGaussian(sigma, votes.sensitivity_squared)
     entry = account.reserve(mechanism, purpose=votes.purpose, iteration=iteration, bins=votes.bins)
     counts = shielded(f"counting {votes.purpose}", votes._count, "Its charge stays spent.")

@@ -48,6 +48,7 @@ adjacency = "add-remove"
 kind = "{api}"
 [evolution]
 iterations = {iterations}
+budget_weights = {weights}
 {evolution}
 [output]
 run = "{run}"
@@ -192,6 +193,7 @@ class Project:
                 epsilon=epsilon,
                 api=api,
                 iterations=iterations,
+                weights=[1.0] * iterations,
                 data=data,
                 evolution=evolution,
                 run=f"runs/{name}",

@@ -67,7 +67,11 @@ def test_a_flow_run_is_a_session_with_a_task_per_iteration(prefect: Any, project
     table = json.loads(shown["table"])
     plan = blueprint_of(Config.read(project.config())).plan
     assert [row["iteration"] for row in table] == [0, 1, 2, 3]
-    assert [row["candidates"] for row in table] == ["", 20, *(each.population for each in plan.rounds[:-1])]
+    assert [row["candidates"] for row in table] == [
+        "",
+        plan.population,
+        *(each.population for each in plan.rounds[:-1]),
+    ]
     assert [row["sigma"] for row in table[1:]] == [f"{float(each.sigma):.4g}" for each in plan.rounds]
     spent = [float(row["epsilon spent so far"]) for row in table]
     assert spent == sorted(spent)

@@ -375,7 +375,7 @@ def replaced_by_a_directory(path: Path) -> None:
 def test_a_damaged_ledger_refuses_and_nothing_is_counted(account: Account, damage: Callable[[Path], None]) -> None:
     account.ledger.close()
     damage(account.ledger.path)
-    votes = Votes(lambda: pytest.fail("private data was read"), 3, ONE)
+    votes = Votes(lambda: pytest.fail("private data was read"), 3, ONE, Adjacency.ADD_REMOVE)
     with pytest.raises(LedgerError, match="Nothing was spent"):
         release(votes, Fraction(40), account=account, iteration=1)
 
@@ -398,7 +398,7 @@ def count():
 for limit in map(int, sys.argv[3:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        release(Votes(count, 1, Fraction(1)), Fraction(40), account=account, iteration=limit)
+        release(Votes(count, 1, Fraction(1), Adjacency.ADD_REMOVE), Fraction(40), account=account, iteration=limit)
         print("released")
     except LedgerError as error:
         print("spent" if "stays spent" in str(error) else "refused" if "Nothing was spent" in str(error) else error)
@@ -491,7 +491,7 @@ from pe.privacy import Adjacency, Budget, Ledger, Votes, release
 account = Ledger(sys.argv[1], key=sys.argv[2]).account(
     "source", run="run", budget=Budget(1.0, 1e-6, Adjacency.ADD_REMOVE), config="config"
 )
-votes = Votes(lambda: os.kill(os.getpid(), signal.SIGKILL), 3, Fraction(1))
+votes = Votes(lambda: os.kill(os.getpid(), signal.SIGKILL), 3, Fraction(1), Adjacency.ADD_REMOVE)
 release(votes, Fraction(sys.argv[3]), account=account, iteration=1)
 """
 

@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 
 import pe.errors
 from pe.errors import BudgetExceededError, LedgerError, PEError, PrivateDataError
-from pe.privacy import Account, DiscreteGaussian, Histogram, Votes, discrete_gaussian, release
+from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Votes, discrete_gaussian, release
 from pe.shield import shielded
 
 ONE = Fraction(1)
+ADD = Adjacency.ADD_REMOVE
 SIGMA = Fraction(40)
 CANARY = "".join(("can", "ary", "-", "4711"))  # put together, so that no quoted source line holds it
 
 
 def test_a_histogram_is_counts_plus_noise_of_the_scale_that_was_charged(account: Account) -> None:
     exact = np.arange(50_000, dtype=np.int64)
-    histogram = release(Votes(exact.copy, len(exact), ONE), SIGMA, account=account, iteration=3)
+    histogram = release(Votes(exact.copy, len(exact), ONE, ADD), SIGMA, account=account, iteration=3)
     noise = histogram.counts - exact
     assert histogram.counts.dtype == np.int64
     assert abs(noise.mean()) < 7 * 40 / np.sqrt(len(exact))
@@ -42,23 +43,23 @@ def test_the_charge_is_durable_before_anything_is_counted(account: Account) -> N
         seen.append([entry.kind for entry in account.ledger.chain("source")])
         return np.zeros(2, np.int64)
 
-    release(Votes(count, 2, ONE), SIGMA, account=account, iteration=1)
+    release(Votes(count, 2, ONE, ADD), SIGMA, account=account, iteration=1)
     assert seen == [["grant", "reserve"]]
 
 
 def test_a_refused_charge_counts_nothing(account: Account) -> None:
     with pytest.raises(BudgetExceededError):
-        release(Votes(lambda: pytest.fail("counted"), 2, ONE), Fraction(1), account=account, iteration=1)
+        release(Votes(lambda: pytest.fail("counted"), 2, ONE, ADD), Fraction(1), account=account, iteration=1)
     assert account.spent() == 0
 
 
 def test_empty_bins_get_noise_like_all_others(account: Account) -> None:
-    histogram = release(Votes(lambda: np.zeros(1000, np.int64), 1000, ONE), SIGMA, account=account, iteration=1)
+    histogram = release(Votes(lambda: np.zeros(1000, np.int64), 1000, ONE, ADD), SIGMA, account=account, iteration=1)
     assert np.count_nonzero(histogram.counts) > 900
 
 
 def test_two_releases_draw_different_noise_and_both_are_charged(account: Account) -> None:
-    votes = Votes(lambda: np.zeros(100, np.int64), 100, ONE)
+    votes = Votes(lambda: np.zeros(100, np.int64), 100, ONE, ADD)
     first, second = (release(votes, SIGMA, account=account, iteration=1) for _ in range(2))
     assert first.counts.tolist() != second.counts.tolist()
     assert account.spent() == 2 * DiscreteGaussian(SIGMA, ONE).mu_squared
@@ -85,7 +86,7 @@ def test_a_failing_count_says_nothing_of_the_data_and_stays_charged(
             raise failure(private) from error
 
     with pytest.raises(PrivateDataError, match=rf"failed with {failure.__name__}.*stays spent") as caught:
-        release(Votes(count, 2, ONE), SIGMA, account=account, iteration=1)
+        release(Votes(count, 2, ONE, ADD), SIGMA, account=account, iteration=1)
     assert CANARY not in everything_about(caught.value)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert account.spent() == DiscreteGaussian(SIGMA, ONE).mu_squared
@@ -96,7 +97,7 @@ def test_a_failing_count_says_nothing_of_the_data_and_stays_charged(
 )
 def test_counts_of_another_shape_or_type_are_refused_and_stay_charged(account: Account, counts: np.ndarray) -> None:
     with pytest.raises(PrivateDataError, match="stays spent"):
-        release(Votes(lambda: counts, 2, ONE), SIGMA, account=account, iteration=1)
+        release(Votes(lambda: counts, 2, ONE, ADD), SIGMA, account=account, iteration=1)
     assert account.spent() > 0
 
 
@@ -110,13 +111,13 @@ def test_without_random_numbers_nothing_is_released_and_the_charge_stays(
 
     monkeypatch.setattr(discrete_gaussian.os, "urandom", broken)
     with pytest.raises(OSError, match="no entropy"):
-        release(Votes(lambda: np.zeros(2, np.int64), 2, ONE), SIGMA, account=account, iteration=1)
+        release(Votes(lambda: np.zeros(2, np.int64), 2, ONE, ADD), SIGMA, account=account, iteration=1)
     monkeypatch.undo()
     assert account.spent() > 0
 
 
 def test_votes_show_copy_and_pickle_nothing() -> None:
-    votes = Votes(lambda: np.array([4711]), 1, ONE)
+    votes = Votes(lambda: np.array([4711]), 1, ONE, ADD)
     assert repr(votes) == str(votes) == f"{votes}" == "Votes(private, bins=1)"
     assert not hasattr(votes, "__dict__")
     for steal in (copy.copy, copy.deepcopy, pickle.dumps):
@@ -163,3 +164,10 @@ def test_every_error_survives_pickling(kind: type[PEError], text: str) -> None:
     error = pickle.loads(pickle.dumps(kind(text)))  # noqa: S301
     assert (type(error), str(error)) == (kind, text)
     assert type(error.spent("Nothing was spent.")) is kind
+
+
+def test_votes_bounded_under_another_adjacency_are_refused_before_the_charge(account: Account) -> None:
+    votes = Votes(lambda: pytest.fail("counted"), 2, Fraction(1), Adjacency.REPLACE_ONE)
+    with pytest.raises(LedgerError, match=r"holds under replace-one adjacency.*under add-remove.*Nothing was spent"):
+        release(votes, SIGMA, account=account, iteration=1)
+    assert account.spent() == 0
