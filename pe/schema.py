@@ -140,7 +140,9 @@ class Schema:
                 raise SchemaError(f"expected column names without the reserved prefix '{RESERVED}', got '{name}'.")
         if self.label is not None:
             if not isinstance(self.column(self.label), Categorical):
-                raise SchemaError(f"label '{self.label}' must be a categorical column: its values are the label set.")
+                raise SchemaError(
+                    f"label '{self.label}' must be a categorical column: its values are the label set. Nothing was spent."
+                )
             if len(names) == 1:
                 raise SchemaError("expected at least one column beside the label.")
         if not names:

@@ -136,7 +136,6 @@ class _progress:
         )
 
     def __enter__(self) -> _progress:
-        self._bar.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -144,4 +143,5 @@ class _progress:
 
     def __call__(self, session: Session) -> None:
         done = 0 if session.generation is None else session.generation.iteration
+        self._bar.start()  # once the run is open, so that an error before that stands alone
         self._bar.update(self._task, completed=done, spent=session.account.epsilon_spent())

@@ -1,0 +1,61 @@
+"""A public data set as simulator."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pe.apis.nearest import INDEX, NearestAPI
+from pe.apis.tabular import TabularAPI
+from pe.arrays import to_numpy
+from pe.errors import ConfigError
+from pe.population import Population
+from pe.schema import Categorical, Numeric, Schema
+
+SCHEMA = Schema((Numeric("x", 0, 99, integer=True), Categorical("kind", ("a", "b"))), label="kind")
+PUBLIC = pa.table({"x": np.arange(100), "kind": ["a", "b"] * 50})
+
+
+def values(population: Population) -> np.ndarray:
+    return to_numpy(population.records, SCHEMA.column("x"))
+
+
+@pytest.fixture
+def api() -> NearestAPI:
+    return NearestAPI(SCHEMA, path=PUBLIC)
+
+
+def test_random_draws_without_replacement_and_starts_over(api: NearestAPI) -> None:
+    drawn = values(api.random(50, 1, np.random.default_rng(0)))
+    assert sorted(drawn) == list(range(1, 100, 2))
+    counts = np.bincount(values(api.random(120, 0, np.random.default_rng(0))), minlength=100)
+    assert set(counts[::2]) == {2, 3}
+    assert counts[1::2].sum() == 0
+
+
+def test_degree_zero_stays_and_degree_one_goes_anywhere_within_the_label(api: NearestAPI) -> None:
+    rng = np.random.default_rng(0)
+    parents = api.random(50, 0, rng)
+    assert api.vary(parents, 0.0, rng).records.equals(parents.records)
+    everywhere = np.concatenate([values(api.vary(parents, 1.0, rng)) for _ in range(20)])
+    assert set(everywhere) == set(range(0, 100, 2))
+
+
+def test_a_variation_is_one_of_the_nearest_records(api: NearestAPI) -> None:
+    rng = np.random.default_rng(0)
+    parents = api.random(50, 0, rng)
+    varied = api.vary(parents, 0.5, rng)  # round(50 ** .5) = 7 records: three on each side, seldom more at an end
+    steps = np.abs(values(varied) - values(parents))
+    assert 0 < steps.max() <= 12
+    assert (varied.labels == 0).all()
+    assert np.array_equal(varied.parameters.column(INDEX).to_numpy(), values(varied))
+
+
+def test_samples_of_another_api_move_to_near_public_records(api: NearestAPI) -> None:
+    rng = np.random.default_rng(0)
+    foreign = TabularAPI(SCHEMA).random(40, 1, rng)
+    assert np.abs(values(api.vary(foreign, 0.0, rng)) - values(foreign)).max() <= 1
+
+
+def test_a_label_without_public_records_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no record of label 'b'"):
+        NearestAPI(SCHEMA, path=PUBLIC.slice(0, 1))

@@ -1,0 +1,190 @@
+"""The command, used as a newcomer would, with wrong inputs too."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pe.cli import main
+
+CANARY = "ZEBRA-4711"
+
+
+class Outcome:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def __str__(self) -> str:
+        return self.out + self.err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return Outcome(exit_.value.code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def project(tmp_path: Path, run) -> Path:
+    """What ``pe init --from-public`` makes of a public sample, and private data with a canary in them."""
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{x},{y:.3f},{k}" for x, y, k in zip(rng.integers(0, 50, 200), rng.random(200), ["u", "v"] * 100, strict=True)
+    ]
+    (tmp_path / "sample.csv").write_text("\n".join(["age,score,kind", *rows[:100]]) + "\n")
+    secret = [f"{CANARY},{CANARY},{CANARY}", f"{CANARY}", "1e999,-5,"]
+    (tmp_path / "private.csv").write_text("\n".join(["age,score,kind", *rows, *secret]) + "\n")
+    done = run("init", tmp_path, "--from-public", tmp_path / "sample.csv", "--label", "kind", "--data", "private.csv")
+    assert done.code == 0, done.err
+    config = tmp_path / "pe.toml"
+    config.write_text(
+        config.read_text().replace("rows = 1000", "rows = 30").replace("# iterations = 10", "iterations = 3 #")
+    )
+    return tmp_path
+
+
+def test_from_a_public_sample_to_a_verified_release(project: Path, run) -> None:
+    config = project / "pe.toml"
+    planned = run("plan", config, "--records", "200")
+    assert planned.code == 0
+    assert "Reads no" not in planned.out
+    first = run("synthesize", config, "--create", "--json")
+    assert first.code == 0, first.err
+    facts = json.loads(first.out)
+    assert (facts["epsilon"], facts["rows"], facts["iterations"]) == (1.0, 30, {"completed": 3, "planned": 3})
+    assert 0.99 < facts["epsilon_spent"] <= 1.0
+    assert all(Path(name).exists() for name in facts["files"])
+    again = json.loads(run("synthesize", config, "--json").out)
+    assert again["epsilon_spent"] == facts["epsilon_spent"]
+    assert json.loads(run("resume", facts["run"], "--json").out)["rows"] == 30
+    exported = run("export", facts["run"], "--format", "jsonl", "--format", "hf", "--json")
+    assert exported.code == 0, exported.err
+    verified = run("budget", "verify", facts["certificate"], "--json")
+    assert verified.code == 0, verified.err
+    assert len(json.loads(verified.out)["checked"]) == 5
+    shown = json.loads(run("budget", "show", "private", "--json").out)["sources"]["private"]
+    assert [charge["iteration"] for charge in shown["charges"]] == [0, 1, 2, 3]
+    for command in (("budget", "show", "private"), ("budget", "verify", facts["certificate"]), ("doctor",)):
+        assert run(*command).code == 0
+    everything = str(first) + str(verified) + str(exported)
+    for path in Path(facts["run"]).rglob("*"):
+        if path.is_file():
+            everything += path.read_bytes().decode("latin-1")
+    assert CANARY not in everything
+
+
+def test_a_second_run_on_a_spent_source_is_refused_until_more_is_granted(project: Path, run) -> None:
+    config = project / "pe.toml"
+    assert run("synthesize", config, "--create").code == 0
+    other = project / "other.toml"
+    other.write_text(config.read_text().replace('run = "runs/private"', 'run = "runs/other"'))
+    refused = run("synthesize", other)
+    assert refused.code == 3
+    assert "Nothing was spent" in refused.err
+    assert run("budget", "grant", "private", "--epsilon", "0.5").code == 1
+    assert run("budget", "grant", "private", "--epsilon", "2").code == 0
+    assert run("synthesize", other).code == 0
+
+
+def test_a_changed_certificate_or_file_does_not_verify(project: Path, run) -> None:
+    assert run("synthesize", project / "pe.toml", "--create").code == 0
+    release = project / "runs" / "private" / "release"
+    certificate = json.loads((release / "certificate.json").read_text())
+    original = (release / "synthetic.csv").read_bytes()
+    (release / "synthetic.csv").write_bytes(original + b"1,2,u\n")
+    assert "missing or was changed" in run("budget", "verify", release / "certificate.json").err
+    (release / "synthetic.csv").write_bytes(original)
+    for change, text in (
+        (lambda c: c["claim"].update(epsilon=0.5), "pass the claimed"),
+        (lambda c: c["entries"][2].update(sigma="1000"), "entry 2 in the certificate was altered"),
+        (lambda c: c["entries"].pop(), "head is not the hash"),
+        (lambda c: c["spent"].update(epsilon=0.1), "lower than the charges"),
+        (lambda c: c.pop("claim"), "malformed"),
+    ):
+        changed = json.loads(json.dumps(certificate))
+        change(changed)
+        (release / "changed.json").write_text(json.dumps(changed))
+        outcome = run("budget", "verify", release / "changed.json", "--offline")
+        assert (outcome.code, text in outcome.err) == (1, True), outcome.err
+
+
+CHANGES = {
+    "epsilon 0": ("epsilon = 1.0", "epsilon = 0.0", "expected epsilon > 0 and finite, got 0.0"),
+    "epsilon nan": ("epsilon = 1.0", "epsilon = nan", "expected epsilon > 0 and finite, got nan"),
+    "epsilon negative": ("epsilon = 1.0", "epsilon = -1.0", "expected epsilon > 0"),
+    "epsilon infinite": ("epsilon = 1.0", "epsilon = inf", "expected epsilon > 0"),
+    "delta 1": ("delta = 1e-6", "delta = 1.0", "expected delta in"),
+    "delta 0": ("delta = 1e-6", "delta = 0.0", "expected delta in"),
+    "adjacency": ('"add-remove"', '"both"', "privacy.adjacency"),
+    "no adjacency": ('adjacency = "add-remove"', "", "privacy.adjacency: missing key"),
+    "unknown key": ("rows = 30", "rows = 30\ncolour = 1", "output.colour: unknown key"),
+    "unknown api": ('kind = "tabular"', 'kind = "magic"', "api.kind: expected one of"),
+    "api key": ('kind = "tabular"', 'kind = "tabular"\nspeed = 3', "unexpected keyword argument 'speed'"),
+    "label": ('label = "kind"', 'label = "nonsense"', "the schema has no column 'nonsense'"),
+    "numeric label": ('label = "kind"', 'label = "age"', "must be a categorical column"),
+    "missing file": ('path = "private.csv"', 'path = "gone.csv"', "does not exist"),
+    "format": ("# formats", 'formats = ["exe"] #', "expected formats among"),
+    "image format": ("# formats", 'formats = ["imagefolder"] #', "needs an image column"),
+    "degree": ("# seed", "degree = 2.0 #", "expected a degree in [0, 1]"),
+    "list length": ("# seed", "degree = [0.1, 0.2] #", "one per iteration (3), got 2"),
+    "tiny budget": ("epsilon = 1.0", "epsilon = 1e-9", "Nothing was spent"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "text"), CHANGES.values(), ids=CHANGES)
+def test_a_wrong_setting_is_one_sentence_and_nothing_is_spent(
+    project: Path, run, old: str, new: str, text: str
+) -> None:
+    config = project / "pe.toml"
+    assert old in config.read_text()
+    config.write_text(config.read_text().replace(old, new, 1))
+    outcome = run("synthesize", config, "--create")
+    assert outcome.code == 2, outcome
+    assert text in outcome.err
+    assert "Nothing was spent" in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    shown = run("budget", "show", "--json")
+    if shown.code == 0:
+        assert all(not facts["charges"] for facts in json.loads(shown.out)["sources"].values())
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("", "is empty"),
+        ("age,age,score,kind\n1,1,1,u\n", "occurs twice"),
+        ("age,score\n1,1\n", "no column"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(project: Path, run, content: str, text: str) -> None:
+    (project / "private.csv").write_text(content)
+    outcome = run("synthesize", project / "pe.toml", "--create")
+    assert outcome.code == 2
+    assert text in outcome.err
+    assert "Nothing was spent" in outcome.err
+
+
+def test_an_unknown_source_and_a_folder_that_is_no_run(project: Path, run, tmp_path: Path) -> None:
+    missing = run("synthesize", project / "pe.toml")
+    assert missing.code == 1
+    assert "pe budget create" in missing.err
+    assert run("budget", "create", "other", "--epsilon", 1, "--delta", 1e-6, "--adjacency", "add-remove").code == 0
+    unknown = run("synthesize", project / "pe.toml")
+    assert "source 'private' has no budget" in unknown.err
+    assert "is not a run directory" in run("resume", tmp_path).err
+    assert "holds no release" in run("export", tmp_path, "--format", "csv").err
+    assert run("export", tmp_path).code != 0
+
+
+def test_a_mistake_in_the_arguments_is_told_on_standard_error(run) -> None:
+    outcome = run("synthesise")
+    assert outcome.code != 0
+    assert "synthesise" in str(outcome)
