@@ -23,6 +23,8 @@ TILE_BYTES = 2**22
 WIDEST_TILE = 2**14
 """Candidates searched at a time."""
 
+_FEW = 8  # up to so many neighbours, one vectorised pass each beats a partition
+
 
 def route(queries: NDArray[np.integer[Any]], candidates: NDArray[np.integer[Any]]) -> str:
     """The fastest exact route for these rows; raises ValueError when none is."""
@@ -92,9 +94,22 @@ class _Search:
 
 
 def _top(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Indices of the k largest scores of each row, largest first, ties to the lower index."""
-    m = scores.shape[1]
-    if k >= m:
+    """Indices of the k largest scores of each row, largest first, ties to the lower index; at most all of them.
+
+    Leaves the scores as they were.
+    """
+    n, m = scores.shape
+    k = min(k, m)
+    if k <= _FEW:  # one pass per neighbour, each vectorised
+        index, rows = np.empty((n, k), np.int64), np.arange(n)
+        best = np.empty((n, k), scores.dtype)
+        for rank in range(k):
+            index[:, rank] = scores.argmax(axis=1)
+            best[:, rank] = scores[rows, index[:, rank]]
+            scores[rows, index[:, rank]] = -np.inf
+        np.put_along_axis(scores, index, best, axis=1)
+        return index
+    if k == m:
         return np.argsort(-scores, axis=1, kind="stable")
     # Every score above the k-th largest is in; ties at the k-th go to the lowest indices.
     bound = np.partition(scores, m - k, axis=1)[:, m - k, None]

@@ -141,7 +141,8 @@ class Schema:
         if self.label is not None:
             if not isinstance(self.column(self.label), Categorical):
                 raise SchemaError(
-                    f"label '{self.label}' must be a categorical column: its values are the label set. Nothing was spent."
+                    f"label '{self.label}' must be a categorical column: its values are the label set. "
+                    "Nothing was spent."
                 )
             if len(names) == 1:
                 raise SchemaError("expected at least one column beside the label.")
