@@ -15,7 +15,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler
 
 import pe
 
@@ -25,7 +25,7 @@ BUDGET = {"epsilon": 1.0, "delta": 1e-4, "adjacency": "add-remove", "create": Tr
 
 def accuracy(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> float:
     """Share of real held-out records that a logistic regression fitted to the training records gets right."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(train_x, train_y)
+    model = make_pipeline(MinMaxScaler(), LogisticRegression(max_iter=2000)).fit(train_x, train_y)
     return float(model.score(test_x, test_y))
 
 

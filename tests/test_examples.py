@@ -1,0 +1,37 @@
+"""Every example runs, and prints what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def example(name: str, folder: Path) -> str:
+    command = [sys.executable, str(ROOT / "examples" / name)]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
+    )
+    return done.stdout
+
+
+def test_the_minimal_example_is_short_and_finds_the_clusters(tmp_path: Path) -> None:
+    lines = (ROOT / "examples" / "minimal.py").read_text().splitlines()
+    assert len(lines) < 60
+    distance = re.search(r"mean distance to a private record (0\.\d+)", example("minimal.py", tmp_path))
+    assert distance is not None
+    assert float(distance[1]) < 0.05  # uniform points: about 0.2
+
+
+def test_the_demo_ends_with_two_claims_and_a_contact_sheet(tmp_path: Path) -> None:
+    printed = example("demo.py", tmp_path)
+    assert printed.count("(1, 0.0001)-DP, add-remove") == 2
+    made = [float(figure) for figure in re.findall(r"([\d.]+)%", printed)]
+    assert len(made) == 4
+    assert made[0] > 70  # of two classes
+    assert made[1] > 50  # of ten
+    for name in ("contact_sheet.png", "CARD.md", "certificate.json"):
+        assert (tmp_path / "runs" / "demo" / "digits" / "release" / name).exists()
+    example("demo.py", tmp_path)  # and once more, over its own remains
