@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from pe.session import Blueprint
 
 
+HEADINGS = {"iteration": "round", "votes_per_candidate": "votes each", "api_calls": "calls", "variations": "each"}
+CONSTANT = ("api", "lookahead", "variations")
+"""Columns that the table leaves out where they never change."""
+
+HOPELESS = 30
+"""Runs with noise of 15 times a candidate's expected votes were still useful (breast-cancer, epsilon 1)."""
+
+
 def plan(config: Path, *, records: int | None = None, json: bool = False) -> None:
     """Show what a run would do and spend. Reads no private data and charges nothing.
 
@@ -43,18 +51,19 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
     from rich.table import Table
 
     shown = Table(title=f"Plan: {blueprint.budget}", title_justify="left")
-    for name in rounds[0]:
-        shown.add_column(name.replace("_", " "), justify="right")
+    names = [name for name in rounds[0] if name not in CONSTANT or len({each[name] for each in rounds}) > 1]
+    for name in names:
+        shown.add_column(HEADINGS.get(name, name), justify="right")
     for each in rounds:
-        shown.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in each.values()))
+        shown.add_row(*(f"{each[name]:.3g}" if isinstance(each[name], float) else str(each[name]) for name in names))
     out.print(shown)
     if facts["label_sigma"] is not None:
         out.print(f"Label counts are bought first, with noise of standard deviation {facts['label_sigma']:.4g}.")
     out.print(f"{calls} samples are asked of the API in all; {facts['rows']} records are released.")
-    if records is not None and all(each["votes_per_candidate"] < each["sigma"] for each in rounds):
+    if records is not None and all(HOPELESS * each["votes_per_candidate"] < each["sigma"] for each in rounds):
         out.print(
-            "[yellow]In every iteration a candidate expects fewer votes than the noise's standard deviation: raise "
-            "epsilon, or lower output.rows, evolution.population or the iterations.[/]"
+            f"[yellow]In every iteration the noise is more than {HOPELESS} times the votes a candidate expects: nothing "
+            "useful is likely to come out. Raise epsilon, or lower output.rows or the iterations.[/]"
         )
 
 
