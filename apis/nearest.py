@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class NearestAPI:
     ) -> None:
         self.schema = schema
         self.embedder = embedder or (TabularEmbedder(schema) if schema.image is None else PixelEmbedder(schema))
-        self.public_data = str(path) if isinstance(path, str) else "a table handed over in memory"
+        self.public_data = Path(path).name if isinstance(path, str | Path) else "a table handed over in memory"
         arrays = coerce(read(path, schema, format=format, columns=columns), schema)
         n = len(arrays[schema.columns[0].name])
         labels = arrays[schema.label] if schema.label is not None else np.zeros(n, np.int32)

@@ -26,6 +26,7 @@ from pe.config import Config
 from pe.errors import APIError, BudgetExceededError, PEError
 from pe.flows.progress import Progress
 from pe.session import Blueprint, Session
+from pe.shield import shielded
 from pe.synthesis import blueprint_of
 
 Result = TypeVar("Result")
@@ -125,18 +126,11 @@ def release(run: str) -> Outcome:
 
 def withheld(action: str, function: Callable[[], Result]) -> Result:
     """Call ``function``; of a foreign exception only the type is told, in a PEError: Prefect keeps every text."""
-    try:
-        return function()
-    except PEError:
-        raise
-    except Exception as error:
-        failure = type(error).__name__
-    # outside the except block, so that the original is not kept as __context__
-    raise PEError(
-        f"{action} failed with {failure} (details withheld from the server). What was charged stays charged. "
-        "'pe synthesize' with the same configuration, or 'pe resume', goes on from what is stored, pays for none of it "
-        "again, and shows the details."
+    advice = (
+        "What was charged stays charged. 'pe synthesize' with the same configuration, or 'pe resume', goes on from what "
+        "is stored, pays for none of it again, and shows the details."
     )
+    return shielded(action, function, advice, PEError)
 
 
 def ended(name: str, message: str, value: Result) -> Result:

@@ -10,8 +10,10 @@ from pe.errors import PEError, PrivateDataError
 Result = TypeVar("Result")
 
 
-def shielded(action: str, function: Callable[[], Result], advice: str) -> Result:
-    """Call ``function``; a foreign exception becomes a PrivateDataError naming the action and the exception's type.
+def shielded(
+    action: str, function: Callable[[], Result], advice: str, kind: type[PEError] = PrivateDataError
+) -> Result:
+    """Call ``function``; a foreign exception becomes a ``kind`` naming the action and the exception's type.
 
     Its text, which may quote private data, is neither shown nor chained. Errors of this package pass: their text is
     public by construction.
@@ -23,4 +25,4 @@ def shielded(action: str, function: Callable[[], Result], advice: str) -> Result
     except Exception as error:
         failure = type(error).__name__
     # outside the except block, so that the original is not kept as __context__
-    raise PrivateDataError(f"{action} failed with {failure} (details withheld). {advice}")
+    raise kind(f"{action} failed with {failure} (details withheld). {advice}")

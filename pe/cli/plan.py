@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from pe.session import Blueprint
 
 
-HEADINGS = {"iteration": "round", "votes_per_candidate": "votes each", "api_calls": "calls", "variations": "each"}
+HEADINGS = {
+    "iteration": "round",
+    "candidates": "voted on",
+    "votes_per_candidate": "votes each",
+    "api_calls": "calls",
+    "variations": "each",
+}
 CONSTANT = ("api", "lookahead", "variations")
 """Columns that the table leaves out where they never change."""
 
@@ -62,8 +68,8 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
     out.print(f"{calls} samples are asked of the API in all; {facts['rows']} records are released.")
     if records is not None and all(HOPELESS * each["votes_per_candidate"] < each["sigma"] for each in rounds):
         out.print(
-            f"[yellow]In every iteration the noise is more than {HOPELESS} times the votes a candidate expects: nothing "
-            "useful is likely to come out. Raise epsilon, or lower output.rows or the iterations.[/]"
+            f"[yellow]In every iteration the noise is more than {HOPELESS} times the votes a candidate expects: "
+            "nothing useful is likely to come out. Raise epsilon, or lower output.rows or the iterations.[/]"
         )
 
 
