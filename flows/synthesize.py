@@ -127,8 +127,8 @@ def release(run: str) -> Outcome:
 def withheld(action: str, function: Callable[[], Result]) -> Result:
     """Call ``function``; of a foreign exception only the type is told, in a PEError: Prefect keeps every text."""
     advice = (
-        "What was charged stays charged. 'pe synthesize' with the same configuration, or 'pe resume', goes on from what "
-        "is stored, pays for none of it again, and shows the details."
+        "What was charged stays charged. 'pe synthesize' with the same configuration, or 'pe resume', goes on from "
+        "what is stored, pays for none of it again, and shows the details."
     )
     return shielded(action, function, advice, PEError)
 
