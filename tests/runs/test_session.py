@@ -124,7 +124,11 @@ class Faulty(TabularAPI):
             return made.take(np.arange(len(made) + 1) % len(made))
         if Faulty.wrong == "raise":
             raise TimeoutError("no answer")
-        return pe.Population.of(made.records.set_column(0, made.records.schema.field(0), pa.array(made.records["x"].to_numpy() + 5)), made.labels, "x")
+        return pe.Population.of(
+            made.records.set_column(0, made.records.schema.field(0), pa.array(made.records["x"].to_numpy() + 5)),
+            made.labels,
+            "x",
+        )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,14 @@ def test_an_api_that_breaks_its_contract_costs_nothing_twice(
     monkeypatch.setitem(sys.modules, "faulty", sys.modules[__name__])
     monkeypatch.setattr(Faulty, "calls", 0)
     monkeypatch.setattr(Faulty, "wrong", wrong)
-    keys = {"schema": TABLE, "source": "s", "api": "faulty:Faulty", "rows": 10, "iterations": 3, "label_shares": "uniform"}
+    keys = {
+        "schema": TABLE,
+        "source": "s",
+        "api": "faulty:Faulty",
+        "rows": 10,
+        "iterations": 3,
+        "label_shares": "uniform",
+    }
     with pytest.raises(APIError, match=text) as caught:
         pe.synthesize(points(), run=tmp_path / "run", **keys, **BUDGET)
     assert "1 of 3 iterations are stored" in str(caught.value)
