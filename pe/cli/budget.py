@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
+from rich.markup import escape
 
 from pe.cli.output import emit, out
 from pe.privacy.budget import Adjacency, Budget, Unit
@@ -109,14 +110,14 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
         return
     from rich.table import Table
 
-    totals = Table(title=f"Ledger {book.path}", title_justify="left")
+    totals = Table(title=escape(f"Ledger {book.path}"), title_justify="left")
     for heading in ("source", "granted", "spent", "left", "releases", "runs"):
         totals.add_column(heading)
     for name, chain in chains.items():
         facts = _facts(chain)
         charges = facts["charges"]
         totals.add_row(
-            name,
+            escape(name),
             f"{facts['epsilon']:g} at delta {facts['delta']:g}, {facts['adjacency']} per {facts['unit']}",
             f"{facts['epsilon_spent']:.4g}",
             f"{facts['share_left']:.1%} of mu²",
@@ -172,13 +173,14 @@ def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = Fal
         emit({"valid": True, "claim": claim, "checked": checked})
         return
     for line in checked:
-        out.print(f"[green]holds[/]  {line}", highlight=False)
+        out.print(f"[green]holds[/]  {escape(line)}", highlight=False)
     if book is None:
         out.print("[yellow]not checked[/]  the ledger itself: none was named", highlight=False)
     out.print(
         f"The files are ({claim['epsilon']:g}, {claim['delta']:g})-differentially private per {claim['unit']} of "
         f"source '{content['source']}' ({claim['adjacency']}), as far as the ledger's entries are true.",
         highlight=False,
+        markup=False,
     )
 
 
@@ -210,4 +212,4 @@ def _say(sentence: str, facts: dict[str, Any], json: bool) -> None:
     if json:
         emit(facts)
     else:
-        out.print(sentence, highlight=False)
+        out.print(sentence, highlight=False, markup=False)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.markup import escape
+
 from pe.cli.output import emit, out
 
 
@@ -40,7 +42,7 @@ def doctor(*, ledger: Path | None = None, json: bool = False) -> int:
         emit({"sound": sound, "checks": {name: {"ok": good, "found": text} for name, good, text in results}})
     else:
         for name, good, text in results:
-            out.print(f"{'[green]ok[/]  ' if good else '[red]FAIL[/]'} {name:14} {text}", highlight=False)
+            out.print(f"{'[green]ok[/]  ' if good else '[red]FAIL[/]'} {name:14} {escape(text)}", highlight=False)
     return 0 if sound else 1
 
 

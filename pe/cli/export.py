@@ -28,6 +28,6 @@ def export(run: Path, *, format: list[str], to: Path | None = None, json: bool =
         emit({"files": [str(path) for path in written]})
         return
     for path in written[:20]:
-        out.print(str(path), highlight=False)
+        out.print(str(path), highlight=False, markup=False)
     if len(written) > 20:
         out.print(f"and {len(written) - 20} more files", highlight=False)

@@ -121,4 +121,4 @@ def init(
         schema.write_text(text)
     for remark in remarks:
         warn(remark)
-    out.print(f"Wrote {config} and {schema}: edit them, then 'pe plan {config}'.", highlight=False)
+    out.print(f"Wrote {config} and {schema}: edit them, then 'pe plan {config}'.", highlight=False, markup=False)

@@ -98,11 +98,14 @@ def summary(result: Synthetic) -> dict[str, object]:
 
 def table(result: Synthetic) -> object:
     """The summary as a rich table."""
+    from rich.markup import escape
     from rich.table import Table
 
     facts = result.certificate
     claim, spent, iterations = facts["claim"], facts["spent"], facts["iterations"]
-    shown = Table(title=f"Synthetic data of source '{facts['source']}'", show_header=False, title_justify="left")
+    shown = Table(
+        title=escape(f"Synthetic data of source '{facts['source']}'"), show_header=False, title_justify="left"
+    )
     shown.add_row("claim", f"({claim['epsilon']:g}, {claim['delta']:g})-DP per {claim['unit']}, {claim['adjacency']}")
     shown.add_row("epsilon spent", f"{spent['epsilon']:.6g} of {claim['epsilon']:g}")
     shown.add_row("iterations", f"{iterations['completed']} of {iterations['planned']}")
@@ -112,7 +115,7 @@ def table(result: Synthetic) -> object:
     for name in names:
         folders.setdefault(name.split("/")[0] + ("/" if "/" in name else ""), []).append(name)
     listed = [first if len(all_) == 1 else f"{first} ({len(all_)} files)" for first, all_ in folders.items()]
-    shown.add_row(f"files in {result.run / 'release'}", "\n".join([*listed, "certificate.json"]))
+    shown.add_row(escape(f"files in {result.run / 'release'}"), "\n".join([*listed, "certificate.json"]))
     return shown
 
 

@@ -188,3 +188,17 @@ def test_a_mistake_in_the_arguments_is_told_on_standard_error(run) -> None:
     outcome = run("synthesise")
     assert outcome.code != 0
     assert "synthesise" in str(outcome)
+
+
+def test_names_are_printed_as_they_are_not_read_as_markup(run) -> None:
+    create = ("budget", "create", "[red]people", "--epsilon", 1, "--delta", 1e-6, "--adjacency", "add-remove")
+    assert "[red]people" in run(*create).out
+    assert "[red]people" in run("budget", "show").out
+    assert "[red]people" in run(*create).err
+
+
+def test_the_doctor_names_the_extra_to_install(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pe-synth[flows]" in run("doctor").out
