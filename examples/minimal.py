@@ -8,7 +8,7 @@ import numpy as np
 from pe.kernels.count import count
 from pe.kernels.nearest import nearest
 from pe.kernels.quantise import quantise
-from pe.privacy import Adjacency, Budget, votes_sensitivity_squared
+from pe.privacy import Adjacency, Budget, Contribution
 from pe.privacy.discrete_gaussian import sample, sigma_for
 
 # 1. Private records: two clusters in the unit square. Public: the square.
@@ -18,8 +18,8 @@ private = np.concatenate([rng.normal(c, 0.05, (2000, 2)) for c in ((0.2, 0.3), (
 # 2. A budget, split evenly over the rounds; the noise each round needs.
 budget = Budget(epsilon=1.0, delta=1e-6, adjacency=Adjacency.ADD_REMOVE)
 rounds, size = 8, 200
-sensitivity_squared = votes_sensitivity_squared(budget.adjacency)
-sigma = sigma_for(budget.mu_squared / Fraction(rounds), sensitivity_squared)
+one_vote = Contribution().sensitivity_squared(budget.adjacency)
+sigma = sigma_for(budget.limit[0] / Fraction(rounds), one_vote)
 
 # 3. Propose, vote, add noise, select, vary.
 records, _ = quantise(private.astype(np.float32), scale=1000, limit=1000)

@@ -28,7 +28,7 @@ class Progress:
         self._rows = [self._row(iteration) for iteration in range(session.blueprint.plan.iterations + 1)]
         for row in self._rows[: self._stored()]:
             row["epsilon spent so far"] = EARLIER
-        source = session.account.source
+        source = session.blueprint.config.private.source
         slug = "-".join(["pe", *re.findall("[a-z0-9]+", source.lower())])
         about = f"Private Evolution on source '{source}', run {session.run.path}"
         bar = create_progress_artifact(self._percent(), key=f"{slug}-progress", description=about)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,3 +17,53 @@ def count(ids: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
     if flat.size and not (flat.min() >= 0 and flat.max() < bins):
         raise ValueError("expected ids in [0, bins)")
     return np.bincount(flat, minlength=bins).astype(np.int64)
+
+
+def bounded_sum(
+    groups: NDArray[np.int64],
+    bins: NDArray[np.int64],
+    values: NDArray[np.int64],
+    size: int,
+    bound_squared: int,
+) -> NDArray[np.int64]:
+    """Sum of one integer vector per group, each scaled down to a squared L2 norm of at most ``bound_squared``.
+
+    groups  int64 (n,), whose vector each entry belongs to; any integers.
+    bins    int64 (n,), in [0, size): where in the vector it is added.
+    values  int64 (n,), what is added; may be negative.
+
+    A vector within the bound is summed as it is. One beyond it is scaled to the bound, each entry rounded towards
+    zero; the bound is then checked in integers. What a group contributes depends on its own entries alone.
+    Returns int64 (size,).
+    """
+    if len(bins) == 0:
+        return np.zeros(size, np.int64)
+    if not (bins.min() >= 0 and bins.max() < size):
+        raise ValueError("expected bins in [0, size)")
+    group, bin_, value = merged(groups, bins, values)
+    largest = math.isqrt(2**62 // size)  # no sum of squares overflows
+    value = np.clip(value, -largest, largest)
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    lengths = np.diff(np.r_[starts, len(group)])
+    norms = np.add.reduceat(value * value, starts)
+    over = norms > bound_squared
+    if over.any():
+        # correctly rounded operations on one group's numbers: the same result in any batch
+        factors = np.where(over, np.sqrt(bound_squared / np.maximum(norms, 1)), 1.0)
+        scaled = np.trunc(value * np.repeat(factors, lengths)).astype(np.int64)
+        value = np.where(np.repeat(over, lengths), scaled, value)
+        still = np.repeat(np.add.reduceat(value * value, starts) > bound_squared, lengths)
+        value = np.where(still, np.sign(value) * (np.abs(value) - 1).clip(0), value)  # undoes a rounding up
+    total = np.zeros(size, np.int64)
+    np.add.at(total, bin_, value)
+    return total
+
+
+def merged(
+    groups: NDArray[np.int64], bins: NDArray[np.int64], values: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Entries sorted by group and bin, those of the same group and bin added up."""
+    order = np.lexsort((bins, groups))
+    group, bin_ = groups[order], bins[order]
+    firsts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (bin_[1:] != bin_[:-1])])
+    return group[firsts], bin_[firsts], np.add.reduceat(values[order], firsts)

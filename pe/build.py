@@ -6,12 +6,15 @@ import importlib
 import inspect
 import os
 import sys
+from fractions import Fraction
 from typing import Any
 
-from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig
+from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
 from pe.methods import default_method, settings
 from pe.plan import Plan, Round, noise_scales
+from pe.privacy.budget import Unit
+from pe.privacy.contribution import Contribution
 from pe.protocols import API, Embedder
 from pe.schema import Schema
 
@@ -47,6 +50,8 @@ def build_embedder(config: Config, schema: Schema) -> Embedder:
 def build_plan(config: Config, schema: Schema) -> Plan:
     """The method's settings, the user's in their place, and noise that spends the whole budget."""
     evolution, rows = config.evolution, config.output.rows
+    if evolution.vote_weights is not None and evolution.nearest is not None:
+        raise ConfigError("evolution.vote_weights replaces evolution.nearest: set one of them. Nothing was spent.")
     method = evolution.method or default_method(schema)
     population, rounds = settings(method, rows, len(schema.labels), evolution.iterations)
     count = len(rounds)
@@ -57,21 +62,23 @@ def build_plan(config: Config, schema: Schema) -> Plan:
                 each[key] = chosen
     for each, index in zip(rounds, _stages(config, count), strict=True):
         each["api"] = index
-    weights = [each.pop("budget_weight", 1.0) for each in rounds]
-    if evolution.budget_weights is not None:
-        weights = _spread("budget_weights", evolution.budget_weights, count)
+    weights = _budget_weights(config, [each.pop("budget_weight", 1.0) for each in rounds])
+    budget = config.privacy.budget()
+    norm = config.privacy.user_norm if budget.unit is Unit.USER else None
+    votes = [tuple(evolution.vote_weights or (1.0,) * each.pop("nearest", 1)) for each in rounds]
+    contributions = [Contribution.of(each, norm) for each in votes]
     shares, label_share = _label_shares(config, schema)
-    nearest = [each.get("nearest", 1) for each in rounds]
-    scales, label_sigma = noise_scales(config.privacy.budget(), weights, nearest, label_share)
-    for each, sigma in zip(rounds, scales, strict=True):
+    labels: tuple[Fraction | None, Contribution] = (None, Contribution())
+    if label_share:
+        weights = [label_share, *((1 - label_share) / sum(weights) * weight for weight in weights)]
+        labels, *scales = noise_scales(budget, weights, [Contribution.of(norm=norm), *contributions])
+    else:
+        scales = noise_scales(budget, weights, contributions)
+    for each, (sigma, contribution) in zip(rounds, scales, strict=True):
         relative = each.pop("noise_threshold", 0.0)
+        each |= {"sigma": sigma, "contribution": contribution}
         each.setdefault("threshold", relative * float(sigma))
-    plan = Plan(
-        population=evolution.population or population,
-        rounds=tuple(Round(sigma=sigma, **each) for sigma, each in zip(scales, rounds, strict=True)),
-        shares=shares,
-        label_sigma=label_sigma,
-    )
+    plan = Plan(evolution.population or population, tuple(Round(**each) for each in rounds), shares, *labels)
     if plan.rounds[-1].population < rows:
         raise ConfigError(
             f"output.rows asks for {rows} records, the last iteration leaves {plan.rounds[-1].population}: raise "
@@ -92,6 +99,16 @@ def _label_shares(config: Config, schema: Schema) -> tuple[tuple[float, ...] | N
             f"{len(choice)}. Nothing was spent."
         )
     return tuple(float(share) / sum(choice) for share in choice), 0.0
+
+
+def _budget_weights(config: Config, default: list[float]) -> list[float]:
+    """Relative shares of the budget, one per iteration."""
+    choice = config.evolution.budget_weights
+    if choice is None:
+        return default
+    if isinstance(choice, Geometric):
+        return choice.weights(len(default))
+    return _spread("budget_weights", 1.0 if choice == "constant" else choice, len(default))
 
 
 def _stages(config: Config, count: int) -> list[int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from pe.plan import Plan
+from pe.privacy.budget import Adjacency, Budget
+from pe.privacy.simulation import STAMP
 from pe.schema import Categorical, Column, Image, Schema
 
 _NEIGHBOURS = {
@@ -14,8 +17,13 @@ _NEIGHBOURS = {
     "replace-one": "with any one {unit} exchanged for another: the number of {unit}s is public",
 }
 
+_USER = (
+    " All records with one user id count as one: their votes are added up over all labels and scaled down together, so "
+    "that no user, however many records they have, moves the result more than this."
+)
 
-def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], adjacency: str) -> list[str]:
+
+def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], budget: Budget) -> list[str]:
     """What the user declared to be public knowledge, in sentences; it stands in the certificate and on the card."""
     notes = [
         "the schema: the names and types of its columns, the bounds of every number, the list of every category",
@@ -26,8 +34,8 @@ def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], adjace
             notes.append("the label shares " + ", ".join(f"{share:.4g}" for share in plan.shares))
         elif plan.label_sigma is None:
             notes.append("nothing about the label shares: every label gets an equal share")
-    if adjacency == "replace-one":
-        notes.append("the number of private records")
+    if budget.adjacency is Adjacency.REPLACE_ONE:
+        notes.append(f"the number of private {budget.unit}s")
     return notes + [f"the public data of the API: {note}" for note in api_notes]
 
 
@@ -42,10 +50,7 @@ def write_card(
     label_sizes: Sequence[int],
 ) -> str:
     """Markdown text of the card."""
-    claim, spent, iterations = certificate["claim"], certificate["spent"], certificate["iterations"]
-    unit = claim["unit"]
-    neighbours = _NEIGHBOURS[claim["adjacency"]].format(unit=unit)
-    charges = [row for row in certificate["entries"] if row["kind"] == "reserve" and row["run"] == certificate["run"]]
+    iterations = certificate["iterations"]
     early = "" if iterations["completed"] == iterations["planned"] else " It stopped early, when the budget was gone."
     lines = [
         f"# Synthetic data set: {name}",
@@ -53,33 +58,9 @@ def write_card(
         f"{sum(label_sizes)} synthetic records. Every one was proposed by `{'`, `'.join(apis)}`, which never saw the "
         "private records, and selected by their noisy vote (Private Evolution, Lin et al. 2024).",
         "",
-        "## The claim",
+        f"The run did {iterations['completed']} of {iterations['planned']} iterations.{early}",
         "",
-        f"These files are **({claim['epsilon']:g}, {claim['delta']:g})-differentially private** for each {unit} of "
-        f"source `{certificate['source']}`, under {claim['adjacency']} adjacency.",
-        "",
-        f"In words: whatever anyone concludes from these files, they would have concluded with nearly the same "
-        f"probability from private data {neighbours}. Any probability changes by at most a factor of "
-        f"e^{claim['epsilon']:g} plus {claim['delta']:g}.",
-        "",
-        f"The run did {iterations['completed']} of {iterations['planned']} iterations.{early} Its charges amount to "
-        f"epsilon {spent['epsilon']:.6g} at delta {claim['delta']:g}; the claim is the budget fixed beforehand.",
-        "",
-        "## What was released with noise",
-        "",
-        "| iteration | what | noise (standard deviation) | L2 sensitivity squared | bins |",
-        "|---|---|---|---|---|",
-    ]
-    for row in charges:
-        sigma = float(Fraction(row["sigma"]))
-        lines.append(
-            f"| {row['iteration']} | {row['purpose']} | {sigma:.4g} | {row['sensitivity_squared']} | {row['bins']} |"
-        )
-    lines += [
-        "",
-        "Noise is discrete Gaussian, drawn from the operating system's generator; charges are lines of a ledger that "
-        "was written before the data were read. `pe budget verify certificate.json` recomputes all of it.",
-        "",
+        *(_simulation(certificate) if certificate.get("simulated") else _claim(certificate)),
         "## What was declared public",
         "",
         "The claim takes these as known to everyone; it does not protect them:",
@@ -88,7 +69,7 @@ def write_card(
         "",
         "## What is not covered",
         "",
-        *(f"- {note}" for note in certificate["not_covered"]),
+        *(f"- {note}" for note in certificate.get("not_covered", ["anything: this is a simulation"])),
         "",
         "## Columns",
         "",
@@ -109,6 +90,61 @@ def write_card(
         lines += [f"Records by `{schema.label}` ({source}): {sizes}.", ""]
     lines += [f"Embedder: `{embedder}`. Versions: {certificate['versions']}.", ""]
     return "\n".join(lines)
+
+
+def _simulation(certificate: Mapping[str, Any]) -> list[str]:
+    would = certificate["would_claim"]
+    return [
+        f"## {STAMP}: no claim",
+        "",
+        f"**{certificate['warning']}** The noise repeats from seed {certificate['seed']}: whoever knows the seed can "
+        f"take it off. With real noise the same run would claim epsilon {would['epsilon']:g} at delta "
+        f"{would['delta']:g}.",
+        "",
+    ]
+
+
+def _claim(certificate: Mapping[str, Any]) -> list[str]:
+    claim, spent = certificate["claim"], certificate["spent"]
+    unit = claim["unit"]
+    charges = [row for row in certificate["entries"] if row["kind"] == "reserve" and row["run"] == certificate["run"]]
+    lines = [
+        "## The claim",
+        "",
+        f"These files are **({claim['epsilon']:g}, {claim['delta']:g})-differentially private** for each {unit} of "
+        f"source `{certificate['source']}`, under {claim['adjacency']} adjacency.",
+        "",
+        "In words: whatever anyone concludes from these files, they would have concluded with nearly the same "
+        f"probability from private data {_NEIGHBOURS[claim['adjacency']].format(unit=unit)}. Any probability changes "
+        f"by at most a factor of e^{claim['epsilon']:g} plus {claim['delta']:g}.",
+        *([_USER] if unit == "user" else []),
+        "",
+        f"Its charges amount to epsilon {spent['epsilon']:.6g} at delta {claim['delta']:g}; the claim is the budget "
+        "fixed beforehand.",
+        "",
+        f"Groups are protected less: {', '.join(_group(group, unit) for group in certificate['groups'])}.",
+        "",
+        "## What was released with noise",
+        "",
+        "| iteration | what | noise (standard deviation, votes) | L2 sensitivity (votes) | bins |",
+        "|---|---|---|---|---|",
+    ]
+    for row in charges:
+        grid = row["grid"]
+        sigma = float(Fraction(row["sigma"])) / grid
+        sensitivity = math.sqrt(Fraction(row["sensitivity_squared"])) / grid
+        lines.append(f"| {row['iteration']} | {row['purpose']} | {sigma:.4g} | {sensitivity:.4g} | {row['bins']} |")
+    return [
+        *lines,
+        "",
+        "Noise is discrete Gaussian, drawn from the operating system's generator; charges are lines of a ledger that "
+        "was written before the data were read. `pe budget verify certificate.json` recomputes all of it.",
+        "",
+    ]
+
+
+def _group(group: Mapping[str, Any], unit: str) -> str:
+    return f"any {group['size']} {unit}s together have epsilon {group['epsilon']:.4g} at delta {group['delta']:.3g}"
 
 
 def _kind(column: Column) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pe.errors import SchemaError
+from pe.errors import PrivateDataError, SchemaError
 from pe.read import Raw
 from pe.schema import Categorical, Column, Image, Numeric, Schema
 
@@ -32,17 +32,18 @@ def coerce(raw: Raw, schema: Schema) -> dict[str, NDArray[Any]]:
 def _column(values: pa.ChunkedArray | NDArray[Any], column: Column) -> NDArray[Any]:
     if isinstance(column, Image):
         return _pixels(values, column)
+    values = _chunked(values, column.name)
+    return _numbers(values, column) if isinstance(column, Numeric) else _codes(values, column)
+
+
+def _chunked(values: pa.ChunkedArray | NDArray[Any], name: str) -> pa.ChunkedArray:
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
-            raise SchemaError(
-                f"column '{column.name}': expected one value per record, got shape {values.shape[1:]} each."
-            )
+            raise SchemaError(f"column '{name}': expected one value per record, got shape {values.shape[1:]} each.")
         # Arrow cuts fixed-width text at a zero byte, and reads no foreign byte order
         kind = object if values.dtype.kind in "US" else values.dtype.newbyteorder("=")
         values = pa.chunked_array([pa.array(values.astype(kind))])
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    return _numbers(values, column) if isinstance(column, Numeric) else _codes(values, column)
+    return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
 def _numbers(values: pa.ChunkedArray, column: Numeric) -> NDArray[Any]:
@@ -64,24 +65,42 @@ def _numbers(values: pa.ChunkedArray, column: Numeric) -> NDArray[Any]:
 
 
 def _codes(values: pa.ChunkedArray, column: Categorical) -> NDArray[Any]:
+    codes = pc.index_in(_as_text(values, column.name, "categories"), value_set=pa.array(column.values, pa.string()))
+    found: NDArray[Any] = pc.fill_null(codes, column.fallback).to_numpy().astype(np.int32)
+    return found
+
+
+def identities(values: pa.ChunkedArray | NDArray[Any], name: str) -> NDArray[np.int64]:
+    """Whose record each is, int64 (n,): equal ids are equal numbers. Raises PrivateDataError where an id is missing."""
+    given = _chunked(values, name)
+    texts = _as_text(given, name, "user ids")
+    missing = pc.fill_null(pc.equal(texts, ""), True)
+    if pa.types.is_floating(given.type):
+        missing = pc.or_(missing, pc.is_nan(pc.fill_null(given, 0.0)))
+    if pc.any(missing, min_count=0).as_py():
+        raise PrivateDataError(
+            f"column '{name}' has records without a user id: give every record one, or protect single records with "
+            "unit = 'record'. Nothing was spent."
+        )
+    encoded = pc.dictionary_encode(texts.combine_chunks())
+    found: NDArray[np.int64] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return found
+
+
+def _as_text(values: pa.ChunkedArray, name: str, what: str) -> pa.ChunkedArray:
+    """Trimmed text of values that name something: 1.0 is "1", white space around does not count."""
     if pa.types.is_float16(values.type):
         values = pc.cast(values, pa.float32())
     kind = values.type
-    if pa.types.is_floating(kind):  # 1.0 is the category "1"
+    if pa.types.is_floating(kind):
         whole = pc.and_(pc.equal(values, pc.round(values)), pc.less(pc.abs(values), 2.0**53))
         integers = pc.cast(pc.cast(pc.if_else(whole, values, 0.0), pa.int64()), pa.string())
-        texts = pc.if_else(whole, integers, pc.cast(values, pa.string()))
-    elif _is_text(kind):
-        texts = _texts(values)
-    elif pa.types.is_nested(kind):
-        raise SchemaError(
-            f"column '{column.name}': expected categories, the data hold {_named(kind)}. Nothing was spent."
-        )
-    else:
-        texts = pc.cast(values, pa.string())
-    codes = pc.index_in(texts, value_set=pa.array(column.values, pa.string()))
-    found: NDArray[Any] = pc.fill_null(codes, column.fallback).to_numpy().astype(np.int32)
-    return found
+        return pc.if_else(whole, integers, pc.cast(values, pa.string()))
+    if _is_text(kind):
+        return _texts(values)
+    if pa.types.is_nested(kind):
+        raise SchemaError(f"column '{name}': expected {what}, the data hold {_named(kind)}. Nothing was spent.")
+    return pc.cast(values, pa.string())
 
 
 def _pixels(values: pa.ChunkedArray | NDArray[Any], column: Image) -> NDArray[Any]:

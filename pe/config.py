@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pe.errors import ConfigError
+from pe.privacy.accountant import accountant_from
 from pe.privacy.budget import Adjacency, Budget, Unit
 
 PerRound = int | list[int]
@@ -20,13 +21,17 @@ class _Section(BaseModel):
 
 
 class PrivateConfig(_Section):
-    """Where the private records are, and the public schema that describes them."""
+    """Where the private records are, and the public schema that describes them.
+
+    ``user`` names the column that says whose record it is; unit "user" needs it.
+    """
 
     source: Name
     schema_: Name | None = Field(default=None, alias="schema")
     path: str | None = None
     format: str | None = None
     label: str | None = None
+    user: Name | None = None
     columns: dict[str, str] = {}
 
 
@@ -37,18 +42,26 @@ class BoughtShares(_Section):
 
 
 class PrivacyConfig(_Section):
-    """The claim. ``label_shares`` defaults to buying them with 2 % of the budget when there is a label."""
+    """The claim. ``label_shares`` defaults to buying them with 2 % of the budget when there is a label.
+
+    user_norm   for unit "user": the L2 norm to which all votes of one user together are scaled down.
+    accountant  "gdp", or "renyi:ORDER" for a source that is also charged for DP-SGD.
+    simulate    a seed: simulate the run with noise that repeats. No ledger is opened, and nothing is private.
+    """
 
     epsilon: float
     delta: float
     adjacency: Adjacency
     unit: Unit = Unit.RECORD
+    user_norm: Annotated[float, Field(gt=0)] = 1.0
+    accountant: str = "gdp"
+    simulate: Annotated[int, Field(ge=0)] | None = None
     label_shares: Literal["uniform"] | list[Annotated[float, Field(ge=0)]] | BoughtShares = BoughtShares(
         budget_share=0.02
     )
 
     def budget(self) -> Budget:
-        return Budget(self.epsilon, self.delta, self.adjacency, self.unit)
+        return Budget(self.epsilon, self.delta, self.adjacency, self.unit, accountant_from(self.accountant))
 
 
 class ApiConfig(BaseModel):
@@ -66,8 +79,22 @@ class EmbedderConfig(BaseModel):
     kind: Name
 
 
+class Geometric(_Section):
+    """Budget shares that grow, or fall, by the same factor from each iteration to the next."""
+
+    geometric: Annotated[float, Field(gt=0)]
+
+    def weights(self, count: int) -> list[float]:
+        return [self.geometric ** (number / max(count - 1, 1)) for number in range(count)]
+
+
 class EvolutionConfig(_Section):
-    """The method, and settings that replace its own: one value for all iterations, or one per iteration."""
+    """The method, and settings that replace its own: one value for all iterations, or one per iteration.
+
+    vote_weights    votes for the nearest candidate, the second nearest, ...; replaces ``nearest`` (one for each).
+    budget_weights  how the budget is split over the iterations: "constant"; {"geometric": 3} (the last gets three times
+                    the first one's share); or a list of relative shares.
+    """
 
     method: str | None = None
     iterations: Annotated[int, Field(ge=1)] | None = None
@@ -80,7 +107,8 @@ class EvolutionConfig(_Section):
     degree: float | list[float] | None = None
     lookahead: PerRound | None = None
     nearest: PerRound | None = None
-    budget_weights: list[float] | None = None
+    vote_weights: list[float] | None = None
+    budget_weights: Literal["constant"] | Geometric | list[float] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
 

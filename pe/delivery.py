@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,11 @@ from pe.files import refusals, write_atomically
 from pe.pictures import contact_sheet
 from pe.population import Population
 from pe.privacy.certificate import read_certificate
+from pe.privacy.simulation import STAMP
 from pe.schema import Schema
 from pe.select import apportion
+
+SIMULATED_CERTIFICATE = f"{STAMP}-certificate.json"
 
 
 def released(population: Population, shares: NDArray[np.float64], rows: int) -> Population:
@@ -44,8 +48,20 @@ def digests(files: Files) -> dict[str, str]:
     return {name: sha256(content).hexdigest() for name, content in sorted(files.items())}
 
 
-def certificate_bytes(certificate: Mapping[str, Any]) -> bytes:
-    return (json.dumps(certificate, indent=1) + "\n").encode()
+def release_folder(run: Path, certificate: Mapping[str, Any]) -> Path:
+    """Where a run's release lies: simulated data never in a folder that says "release"."""
+    return run / ("simulation" if certificate.get("simulated") else "release")
+
+
+def certified(files: Files, certificate: dict[str, Any]) -> Files:
+    """The files with their certificate, which takes up their digests; after a simulation every name says so."""
+    simulated = certificate.get("simulated")
+    named = {f"{STAMP}-{name}": content for name, content in files.items()} if simulated else dict(files)
+    certificate["files"] = certificate["files"] | digests(named)
+    named[SIMULATED_CERTIFICATE if simulated else "certificate.json"] = (
+        json.dumps(certificate, indent=1) + "\n"
+    ).encode()
+    return named
 
 
 def replace_folder(folder: Path, files: Files) -> None:
@@ -78,13 +94,18 @@ class Synthetic:
     warnings: tuple[str, ...] = ()
 
     @property
+    def simulated(self) -> bool:
+        """Whether the noise was simulated: then nothing here is private."""
+        return bool(self.certificate.get("simulated"))
+
+    @property
     def epsilon(self) -> float:
-        """The certified epsilon: the budget fixed beforehand."""
-        return float(self.certificate["claim"]["epsilon"])
+        """The certified epsilon: the budget fixed beforehand. Infinite after a simulation."""
+        return math.inf if self.simulated else float(self.certificate["claim"]["epsilon"])
 
     @property
     def delta(self) -> float:
-        return float(self.certificate["claim"]["delta"])
+        return 1.0 if self.simulated else float(self.certificate["claim"]["delta"])
 
     def __len__(self) -> int:
         return len(self.population)
@@ -118,14 +139,13 @@ class Synthetic:
         formats = list(formats)
         check_formats(formats, self.schema)
         files = public_files(self.population, self.schema, formats)
-        folder = self.run / "release" if to is None else Path(to)
+        source = release_folder(self.run, self.certificate)
         certificate = dict(self.certificate)
-        if to is None:
-            certificate["files"] = self.certificate["files"] | digests(files)
-        else:
-            files["CARD.md"] = (self.run / "release" / "CARD.md").read_bytes()
-            certificate["files"] = digests(files)
-        files["certificate.json"] = certificate_bytes(certificate)
+        if to is not None:
+            card = f"{STAMP}-CARD.md" if self.simulated else "CARD.md"
+            files["CARD.md"] = (source / card).read_bytes()
+            certificate["files"] = {}
+        folder, files = source if to is None else Path(to), certified(files, certificate)
         with refusals(folder):
             for name, content in files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -133,15 +153,18 @@ class Synthetic:
         return [folder / name for name in sorted(files)]
 
     def _write(self, format: str, name: str, path: str | Path) -> None:
+        if self.simulated and not Path(path).name.startswith(STAMP):
+            raise RunError(f"a simulation is written only to files whose names begin with '{STAMP}', got '{path}'.")
         write_atomically(Path(path), export(self.population, self.schema, [format])[name])
 
 
 def load(run: str | Path) -> Synthetic:
     """The released data set of a finished run, from its directory alone; raises RunError if there is none."""
-    folder = Path(run) / "release"
-    if not (folder / "certificate.json").exists():
+    for certificate in (Path(run) / "release" / "certificate.json", Path(run) / "simulation" / SIMULATED_CERTIFICATE):
+        if certificate.exists():
+            break
+    else:
         raise RunError(f"{run} holds no release: 'pe resume {run}' finishes the run. Nothing was spent.")
-    certificate = read_certificate(folder / "certificate.json")
-    schema = Schema.read(folder / "schema.toml")
+    schema = Schema.read(Path(run) / "schema.toml")
     population = Population.from_table(pa.parquet.read_table(Path(run) / "released.parquet"), schema)
-    return Synthetic(population, schema, certificate, Path(run))
+    return Synthetic(population, schema, read_certificate(certificate), Path(run))

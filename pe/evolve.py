@@ -69,7 +69,7 @@ def first(
     """Generation 0: label shares (uniform, declared, or bought) and fresh samples."""
     histogram = None
     if plan.label_sigma is not None:
-        histogram = release(count_labels(private, adjacency), plan.label_sigma, 0)
+        histogram = release(count_labels(private, adjacency, plan.label_contribution), plan.label_sigma, 0)
     shares = label_shares(plan, private.schema, histogram)
     rng = np.random.default_rng([seed, 0])
     sizes = apportion(plan.population, shares)
@@ -107,10 +107,10 @@ def step(
     look, choose, vary = (np.random.default_rng([seed, iteration, stage]) for stage in range(3))
     candidates = generation.population
     vectors = stand_ins(candidates, this, api, embedder, schema, look)
-    votes = cast_votes(private, candidates, vectors, embedder, adjacency=adjacency, nearest=this.nearest)
+    votes = cast_votes(private, candidates, vectors, embedder, adjacency=adjacency, contribution=this.contribution)
     histogram = release(votes, this.sigma, iteration)
     sizes = apportion(this.parents, generation.shares)
-    chosen = select(candidates.labels, histogram.counts, sizes, this.selection, this.threshold, choose)
+    chosen = select(candidates.labels, histogram.votes, sizes, this.selection, this.threshold, choose)
     parents = candidates.take(chosen)
     parts = [parents] if this.keep else []
     parts += [offspring(api, parents, this.degree, schema, vary) for _ in range(this.variations)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from pe.errors import ConfigError
 from pe.privacy.budget import Budget
+from pe.privacy.contribution import Contribution
 from pe.privacy.discrete_gaussian import check_sigma, sigma_for
-from pe.privacy.mechanism import votes_sensitivity_squared
+from pe.privacy.mechanism import DiscreteGaussian
 from pe.select import Selection
 
 
@@ -18,14 +19,14 @@ from pe.select import Selection
 class Round:
     """One iteration: vote on the candidates, select parents, vary them.
 
-    sigma       noise scale of the vote histogram.
-    parents     how many candidates to select, over all labels.
-    selection   "sample" or "rank"; threshold is subtracted before sampling.
-    variations  variations of each parent that enter the next population; ``keep`` adds the parents themselves, first.
-    degree      variation degree in [0, 1].
-    lookahead   variations whose mean embedding stands for a candidate in the vote; 0: its own embedding.
-    nearest     votes per record (K).
-    api         which of the run's APIs varies the parents.
+    sigma         noise scale of the vote histogram, in votes.
+    parents       how many candidates to select, over all labels.
+    selection     "sample" or "rank"; threshold, in votes, is subtracted before sampling.
+    variations    variations of each parent that enter the next population; ``keep`` adds the parents, first.
+    degree        variation degree in [0, 1].
+    lookahead     variations whose mean embedding stands for a candidate in the vote; 0: its own embedding.
+    contribution  the votes of a record, and the bound on those of a user.
+    api           which of the run's APIs varies the parents.
     """
 
     sigma: Fraction
@@ -36,16 +37,15 @@ class Round:
     keep: bool = False
     degree: float = 0.5
     lookahead: int = 0
-    nearest: int = 1
+    contribution: Contribution = field(default_factory=Contribution)
     api: int = 0
 
     def __post_init__(self) -> None:
-        check_sigma(self.sigma)
+        check_sigma(self.sigma * self.contribution.grid)
         for name, value, least in (
             ("parents", self.parents, 1),
             ("variations", self.variations, 0 if self.keep else 1),
             ("lookahead", self.lookahead, 0),
-            ("nearest", self.nearest, 1),
             ("api", self.api, 0),
         ):
             if value < least:
@@ -67,14 +67,16 @@ class Round:
 class Plan:
     """A first population of ``population`` samples, then the rounds.
 
-    shares       label shares, declared; None for uniform.
-    label_sigma  noise scale of a paid release of the label counts before round 1, which then sets the shares.
+    shares              label shares, declared; None for uniform.
+    label_sigma         noise scale of a paid release of the label counts before round 1, which then sets the shares.
+    label_contribution  what a unit contributes to those counts.
     """
 
     population: int
     rounds: tuple[Round, ...]
     shares: tuple[float, ...] | None = None
     label_sigma: Fraction | None = None
+    label_contribution: Contribution = field(default_factory=Contribution)
 
     def __post_init__(self) -> None:
         if self.population < 1:
@@ -83,31 +85,57 @@ class Plan:
         if shares is not None and not (all(0 <= share < math.inf for share in shares) and sum(shares) > 0):
             raise ConfigError(f"expected label shares >= 0, not all of them 0, got {shares}. Nothing was spent.")
         if self.label_sigma is not None:
-            check_sigma(self.label_sigma)
+            check_sigma(self.label_sigma * self.label_contribution.grid)
 
     @property
     def iterations(self) -> int:
         return len(self.rounds)
 
+    def releases(self) -> list[tuple[Fraction, Contribution]]:
+        """Noise scale and contribution of everything the plan releases, in order."""
+        labels = [] if self.label_sigma is None else [(self.label_sigma, self.label_contribution)]
+        return labels + [(each.sigma, each.contribution) for each in self.rounds]
+
+    def mechanisms(self, budget: Budget) -> list[DiscreteGaussian]:
+        """What the releases will be charged as."""
+        return [
+            DiscreteGaussian(sigma * each.grid, each.sensitivity_squared(budget.adjacency))
+            for sigma, each in self.releases()
+        ]
+
 
 def noise_scales(
-    budget: Budget, weights: Sequence[float], nearest: Sequence[int], label_share: float = 0.0
-) -> tuple[tuple[Fraction, ...], Fraction | None]:
-    """Noise scales that spend the whole budget: one per round, and one for the label counts if they get a share.
+    budget: Budget, weights: Sequence[float], contributions: Sequence[Contribution]
+) -> list[tuple[Fraction, Contribution]]:
+    """Noise scales, in votes, that spend the whole budget on one release per weight.
 
-    mu**2 is split: ``label_share`` of it goes to the label counts, the rest to the rounds in proportion to
-    ``weights``. ``nearest`` holds each round's votes per record. Each scale is the smallest certified one; the rounded
-    charges never add up to more than the budget.
+    The budget's limit (mu**2 under GDP) is split in proportion to ``weights``. Each scale is the smallest certified
+    one; the rounded charges never add up to more than the budget. A contribution comes back on a coarser grid where
+    the noise would be too large for its own.
     """
-    if not 0 <= label_share < 1:
-        raise ConfigError(f"expected a budget share in [0, 1), got {label_share}. Nothing was spent.")
     if not weights or not all(0 < weight < math.inf for weight in weights):
-        raise ConfigError("expected one positive weight per iteration. Nothing was spent.")
+        raise ConfigError("expected positive budget weights. Nothing was spent.")
+    if len(budget.limit) > 1:
+        raise ConfigError(
+            "accountant 'pld' charges plans fixed beforehand (DP-SGD); rounds of votes follow one another's answers: "
+            "use 'gdp' or 'renyi'. Nothing was spent."
+        )
     exact = [Fraction(weight) for weight in weights]
-    paid = Fraction(label_share) * budget.mu_squared
-    left = budget.mu_squared - paid
-    scales = tuple(
-        sigma_for(left * weight / sum(exact), votes_sensitivity_squared(budget.adjacency, k))
-        for weight, k in zip(exact, nearest, strict=True)
-    )
-    return scales, sigma_for(paid, votes_sensitivity_squared(budget.adjacency)) if label_share else None
+    limit = budget.limit[0]
+
+    def cost(sigma: Fraction) -> Fraction:
+        return budget.accountant.cost(DiscreteGaussian(sigma, Fraction(1)), budget.delta)[0]
+
+    scales = []
+    for weight, contribution in zip(exact, contributions, strict=True):
+        share = limit * weight / sum(exact)
+        while True:
+            try:
+                sigma = sigma_for(share, contribution.sensitivity_squared(budget.adjacency), cost)
+                break
+            except ConfigError:
+                if contribution.grid == 1:
+                    raise
+                contribution = replace(contribution, grid=contribution.grid // 2)
+        scales.append((sigma / contribution.grid, contribution))
+    return scales

@@ -21,7 +21,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from pe.errors import PrivateDataError, SchemaError
-from pe.schema import Schema
+from pe.schema import RESERVED, Schema
 
 Raw = dict[str, pa.ChunkedArray | NDArray[Any]]
 """Columns by name: Arrow arrays of any primitive type, or numpy arrays (images)."""
@@ -31,14 +31,25 @@ FORMATS |= {".feather": "arrow", ".ipc": "arrow", ".npz": "npz"}
 LONGEST_RECORD = 2**24
 """Bytes of the longest CSV record; also how much is parsed at a time."""
 
+USER = f"{RESERVED}user"
+"""Name under which ``read`` returns the user column; no declared column can have it."""
+
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 
 
-def read(data: object, schema: Schema, *, format: str | None = None, columns: Mapping[str, str] | None = None) -> Raw:
+def read(
+    data: object,
+    schema: Schema,
+    *,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    user: str | None = None,
+) -> Raw:
     """Read the schema's columns from a path, an Arrow table, a pandas DataFrame or a mapping of arrays.
 
     format   csv, tsv, parquet, arrow, npz or imagefolder; by default from the suffix (a directory: imagefolder).
     columns  schema column -> its name in the data, where they differ.
+    user     name in the data of the column that says whose record it is; it comes back as ``USER``.
 
     Columns that the schema does not declare are not read. Raises PrivateDataError for a file that is missing, empty
     or not of its format, SchemaError for a declared column that is missing or occurs twice.
@@ -46,6 +57,13 @@ def read(data: object, schema: Schema, *, format: str | None = None, columns: Ma
     names = {column.name: column.name for column in schema.columns} | dict(columns or {})
     if unknown := set(names) - {column.name for column in schema.columns}:
         raise SchemaError(f"columns maps '{sorted(unknown)[0]}', which the schema does not declare. Nothing was spent.")
+    if user is not None:
+        if user in names.values():
+            raise SchemaError(
+                f"column '{user}' says whose record it is and stands in the schema too: synthetic records must not "
+                "repeat it. Take it out of the schema. Nothing was spent."
+            )
+        names[USER] = user
     if isinstance(data, (str, Path)):
         return _read_path(Path(data), format, names, schema)
     if isinstance(data, pa.Table):
@@ -71,6 +89,8 @@ def _read_path(path: Path, format: str | None, names: Mapping[str, str], schema:
         raise PrivateDataError(f"{path} does not exist. Nothing was spent.")
     kind = format or ("imagefolder" if path.is_dir() else FORMATS.get(path.suffix.lower()))
     if kind == "imagefolder":
+        if USER in names:
+            raise PrivateDataError(f"{path}: an image folder has no user column. Nothing was spent.")
         return _read_folder(path, schema)
     if path.is_dir() or kind not in set(FORMATS.values()):
         known = ", ".join(sorted(set(FORMATS.values()) | {"imagefolder"}))
@@ -201,7 +221,7 @@ def _require(found: Sequence[str], names: Mapping[str, str], place: str) -> None
         if found.count(name) > 1:
             raise SchemaError(f"{place}: column '{name}' occurs twice. Nothing was spent.")
         if name not in found:
-            where = f"'{name}'" if name == column else f"'{name}' (for '{column}')"
+            where = f"'{name}'" if column in (name, USER) else f"'{name}' (for '{column}')"
             near = next((each for each in found if each.strip().casefold() == name.strip().casefold()), None)
             hint = f"is it '{near}'?" if near else "does the first line name the columns?"
             raise SchemaError(f"{place} has no column {where} among its {len(found)}; {hint} Nothing was spent.")

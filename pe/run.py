@@ -4,7 +4,7 @@
     run.json                identity and format
     iterations/003/         histogram.npz (noisy, write-once), population.parquet
     released.parquet        the released records with their lineage
-    release/                what may be handed out
+    release/                what may be handed out ("simulation/" where the noise was simulated)
 
 A stored histogram is reused and never drawn again; a charge whose histogram was lost stays spent. The directory is
 private (0700) all the same: only ``release/`` is meant to leave it.
@@ -30,20 +30,21 @@ from pe.errors import RunError, RunLockedError, RunMismatchError
 from pe.evolve import Releaser
 from pe.files import refusals, write_atomically
 from pe.population import Population
-from pe.privacy.ledger import Account
-from pe.privacy.release import Histogram, Votes, release
+from pe.privacy.release import Histogram, Purse, Votes, release
+from pe.privacy.simulation import STAMP, WARNING
 from pe.schema import Schema
 
-FORMAT = 1
+FORMAT = 2
 """Version of the directory's layout and of everything that decides how a stored iteration continues."""
 
 
 class Run:
     """An open run directory, locked against other processes until ``close``."""
 
-    def __init__(self, path: Path, identity: str, lock: BaseFileLock) -> None:
+    def __init__(self, path: Path, identity: str, lock: BaseFileLock, *, simulated: bool = False) -> None:
         self.path = path
         self.identity = identity
+        self.simulated = simulated
         self._lock = lock
 
     @classmethod
@@ -63,7 +64,8 @@ class Run:
                     f"another process works on {path}: wait for it, or stop it. Nothing was spent."
                 ) from None
         try:
-            return cls(path, _identity(path, config, schema), lock)
+            identity = _identity(path, config, schema)
+            return cls(path, identity, lock, simulated="simulate" in config.get("privacy", {}))
         except BaseException:
             lock.release()
             raise
@@ -94,10 +96,17 @@ class Run:
     def store_population(self, number: int, population: Population) -> None:
         with refusals(self.iteration(number)):
             self.iteration(number).mkdir(exist_ok=True)
-        write_atomically(self.iteration(number) / "population.parquet", _parquet(population))
+        write_atomically(self.iteration(number) / "population.parquet", self._parquet(population))
 
     def store_released(self, population: Population) -> None:
-        write_atomically(self.path / "released.parquet", _parquet(population))
+        write_atomically(self.path / "released.parquet", self._parquet(population))
+
+    def _parquet(self, population: Population) -> bytes:
+        table, buffer = population.to_table(), io.BytesIO()
+        if self.simulated:
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), STAMP: WARNING})
+        pa.parquet.write_table(table, buffer, compression="zstd")
+        return buffer.getvalue()
 
     def histogram(self, number: int) -> Histogram | None:
         """The stored noisy histogram of an iteration, if there is one."""
@@ -105,7 +114,8 @@ class Run:
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as archive:
-            return Histogram(archive["counts"], Fraction(str(archive["sigma"])), str(archive["entry"]))
+            sigma, grid = Fraction(str(archive["sigma"])), int(archive["grid"])
+            return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
 
     def store_histogram(self, number: int, histogram: Histogram) -> None:
         buffer = io.BytesIO()
@@ -114,21 +124,23 @@ class Run:
             counts=histogram.counts,
             sigma=np.array(str(histogram.sigma)),
             entry=np.array(histogram.entry),
+            grid=np.array(histogram.grid),
         )
         with refusals(self.iteration(number)):
             self.iteration(number).mkdir(exist_ok=True)
         write_atomically(self.iteration(number) / "histogram.npz", buffer.getvalue(), once=True)
 
-    def releaser(self, account: Account) -> Releaser:
+    def releaser(self, account: Purse) -> Releaser:
         """``release`` with a memory: a stored histogram is returned as it is, a new one is stored before use."""
 
         def release_and_store(votes: Votes, sigma: Fraction, iteration: int) -> Histogram:
             stored = self.histogram(iteration)
             if stored is not None:
-                if len(stored.counts) != votes.bins or stored.sigma != sigma:
+                found, wanted = (len(stored.counts), stored.sigma, stored.grid), (votes.bins, sigma, votes.grid)
+                if found != wanted:
                     raise RunMismatchError(
-                        f"{self.path}: the stored histogram of iteration {iteration} has {len(stored.counts)} bins at "
-                        f"sigma {float(stored.sigma):g}, expected {votes.bins} at {float(sigma):g}."
+                        f"{self.path}: the stored histogram of iteration {iteration} has {found[0]} bins at sigma "
+                        f"{float(found[1]):g}, expected {wanted[0]} at {float(wanted[1]):g}."
                     )
                 return stored
             histogram = release(votes, sigma, account=account, iteration=iteration)
@@ -183,12 +195,6 @@ def _parsed(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError:
         raise RunError(f"{file.parent} is not a run directory: it has no {file.name}. Nothing was spent.") from None
-
-
-def _parquet(population: Population) -> bytes:
-    buffer = io.BytesIO()
-    pa.parquet.write_table(population.to_table(), buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 MOVABLE = ("output.run", "output.formats", "private.path", "private.format", "private.schema")

@@ -14,7 +14,7 @@ Selection = Literal["sample", "rank"]
 
 def select(
     labels: NDArray[np.int32],
-    counts: NDArray[np.int64],
+    votes: NDArray[np.float64],
     sizes: NDArray[np.int64],
     selection: Selection,
     threshold: float,
@@ -23,9 +23,9 @@ def select(
     """Indices of the selected candidates, int64 (sum of sizes,), label by label.
 
     labels     int32 (m,), the candidates' labels.
-    counts     int64 (m,), their noisy votes.
+    votes      float64 (m,), their noisy votes.
     sizes      int64 (labels,), how many to select of each label.
-    selection  "sample": independent draws with probability proportional to max(count - threshold, 0), uniform where
+    selection  "sample": independent draws with probability proportional to max(votes - threshold, 0), uniform where
                that is zero throughout (Lin et al. 2024, algorithm 1). "rank": the highest counts, ties to the lower
                index; all of them over again where a label has too few (Xie et al. 2024).
     """
@@ -35,10 +35,10 @@ def select(
         if size == 0 or len(own) == 0:
             continue
         if selection == "rank":
-            order = own[np.argsort(-counts[own], kind="stable")]
+            order = own[np.argsort(-votes[own], kind="stable")]
             chosen.append(np.resize(order, size))
         elif selection == "sample":
-            weights = np.maximum(counts[own] - threshold, 0.0)
+            weights = np.maximum(votes[own] - threshold, 0.0)
             total = weights.sum()
             chosen.append(rng.choice(own, size=size, p=weights / total if total > 0 else None))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,16 +13,16 @@ import numpy as np
 from pe.build import build_apis, build_embedder, build_plan
 from pe.card import declared_public, write_card
 from pe.config import Config
-from pe.delivery import Synthetic, certificate_bytes, digests, public_files, released, replace_folder
-from pe.errors import BudgetExceededError, LedgerError, PEError, RunMismatchError
+from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
+from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunMismatchError
 from pe.evolve import Generation, first, label_shares, step
 from pe.export import check_formats, default_formats
 from pe.plan import Plan
-from pe.privacy import gdp
-from pe.privacy.budget import Budget
-from pe.privacy.certificate import certify
-from pe.privacy.ledger import Account, Ledger, canonical, granted, spent
-from pe.privacy.mechanism import DiscreteGaussian, votes_sensitivity_squared
+from pe.privacy.accountant import add, fits
+from pe.privacy.budget import Budget, Unit
+from pe.privacy.certificate import certify, simulated_certificate
+from pe.privacy.ledger import Account, Ledger, canonical, charges, granted, spent
+from pe.privacy.simulation import WARNING, SimulatedAccount
 from pe.private import PrivateDataset
 from pe.protocols import API, Embedder
 from pe.run import Run
@@ -44,6 +43,11 @@ class Blueprint:
     @classmethod
     def of(cls, config: Config, schema: Schema) -> Blueprint:
         """Build and check; raises ConfigError or SchemaError, nothing spent."""
+        if (config.privacy.unit is Unit.USER) != (config.private.user is not None):
+            raise ConfigError(
+                "unit = 'user' needs private.user, the column that says whose record it is, and private.user needs "
+                "privacy.unit = 'user': set both, or neither. Nothing was spent."
+            )
         schema = schema.with_label(config.private.label or schema.label)
         formats = config.output.formats or default_formats(schema)
         check_formats(formats, schema)
@@ -69,7 +73,7 @@ class Session:
 
     blueprint: Blueprint
     run: Run
-    account: Account
+    account: Account | SimulatedAccount
     private: PrivateDataset
     warnings: list[str]
     generation: Generation | None = None
@@ -86,22 +90,20 @@ class Session:
         spent) or PrivateDataError.
         """
         config, budget = blueprint.config, blueprint.budget
-        book = Ledger(ledger, create=create)
-        source = config.private.source
+        simulated = config.privacy.simulate is not None
+        book = None if simulated else Ledger(ledger, create=create)
         run = Run.open(Path(config.output.run), config.resolved(), blueprint.schema)
         try:
-            if create and source not in book.sources():
-                book.create(source, budget)
-            account = book.account(source, run=run.identity, budget=budget, config=blueprint.fingerprint())
-            _check_affordable(blueprint.plan, account)
+            account = _simulated(blueprint) if book is None else _account(blueprint, book, run, create)
             private = PrivateDataset.read(
                 data,
                 blueprint.schema,
                 adjacency=budget.adjacency,
                 format=config.private.format,
                 columns=config.private.columns,
+                user=config.private.user,
             )
-            warnings = _bind(account, private)
+            warnings = _bind(account, private) if isinstance(account, Account) else [WARNING]
             session = cls(blueprint, run, account, private, warnings)
             session._restore()
         except BaseException:
@@ -189,6 +191,9 @@ class Session:
         shares = label_shares(plan, self.blueprint.schema, self.run.histogram(0))
         population = self.run.population(number, self.blueprint.schema)
         self.generation = Generation(number, population, shares, self.run.histogram(number) if number else None)
+        if isinstance(self.account, SimulatedAccount):
+            done = number + (plan.label_sigma is not None)
+            self.account.resume(plan.mechanisms(self.blueprint.budget)[:done])
 
     # -- the release -----------------------------------------------------------------------------------------------
 
@@ -203,15 +208,17 @@ class Session:
         population = released(self.generation.population, self.generation.shares, public.config.output.rows)
         files = public_files(population, schema, public.formats)
         notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
-        certificate = certify(
-            self.account.ledger.chain(self.account.source),
-            run=self.run.identity,
-            budget=public.budget,
-            completed=(self.generation.iteration, plan.iterations),
-            declared_public=declared_public(schema, plan, notes, str(public.budget.adjacency)),
-        )
+        public_facts = declared_public(schema, plan, notes, public.budget)
+        completed = (self.generation.iteration, plan.iterations)
+        if isinstance(self.account, Account):
+            chain = self.account.ledger.chain(self.account.source)
+            certificate = certify(
+                chain, run=self.run.identity, budget=public.budget, completed=completed, declared_public=public_facts
+            )
+        else:
+            certificate = simulated_certificate(self.account, public.config.private.source, completed, public_facts)
         card = write_card(
-            self.account.source,
+            public.config.private.source,
             certificate,
             schema,
             plan,
@@ -220,30 +227,39 @@ class Session:
             label_sizes=np.bincount(population.labels, minlength=len(schema.labels)).tolist(),
         )
         files["CARD.md"] = card.encode()
-        certificate["files"] = digests(files)
-        files["certificate.json"] = certificate_bytes(certificate)
         self.run.store_released(population)
-        replace_folder(self.run.path / "release", files)
+        replace_folder(release_folder(self.run.path, certificate), certified(files, certificate))
         return Synthetic(population, schema, certificate, self.run.path, self.stopped, tuple(self.warnings))
+
+
+def _account(blueprint: Blueprint, book: Ledger, run: Run, create: bool) -> Account:
+    """The run's account of its source, granted if asked for; refused if the source cannot pay the whole plan."""
+    source, budget = blueprint.config.private.source, blueprint.budget
+    if create and source not in book.sources():
+        book.create(source, budget)
+    account = book.account(source, run=run.identity, budget=budget, config=blueprint.fingerprint())
+    _check_affordable(blueprint.plan, account)
+    return account
+
+
+def _simulated(blueprint: Blueprint) -> SimulatedAccount:
+    assert blueprint.config.privacy.simulate is not None
+    return SimulatedAccount(blueprint.budget, blueprint.config.privacy.simulate)
 
 
 def _check_affordable(plan: Plan, account: Account) -> None:
     """Refuse a new run whose plan the source cannot pay in full, before anything is spent."""
     chain = account.ledger.chain(account.source)
-    if spent(chain, account.run):
+    if charges(chain, account.run):
         return  # begun before: it goes on for as long as the budget lasts
-    adjacency = account.budget.adjacency
-    charges = [DiscreteGaussian(r.sigma, votes_sensitivity_squared(adjacency, r.nearest)) for r in plan.rounds]
-    if plan.label_sigma is not None:
-        charges.append(DiscreteGaussian(plan.label_sigma, votes_sensitivity_squared(adjacency)))
-    total = spent(chain) + sum(charge.mu_squared for charge in charges)
-    grant = granted(chain)
-    if total > grant.mu_squared:
-        needed = gdp.epsilon_for(math.sqrt(total), grant.delta)
+    total, grant = spent(chain), granted(chain)
+    for mechanism in plan.mechanisms(account.budget):
+        total = add(total, grant.accountant.cost(mechanism, account.budget.delta))
+    if not fits(total, grant.limit):
         raise BudgetExceededError(
-            f"with this run source '{account.source}' would have spent epsilon {needed:.4g} of {grant.epsilon:g} at "
-            f"delta {grant.delta:g}: lower privacy.epsilon, or grant more with 'pe budget grant {account.source}'. "
-            "Nothing was spent."
+            f"with this run source '{account.source}' would have spent epsilon {grant.epsilon_of(total):.4g} of "
+            f"{grant.epsilon:g} at delta {grant.delta:g}: lower privacy.epsilon, or grant more with 'pe budget grant "
+            f"{account.source}'. Nothing was spent."
         )
 
 

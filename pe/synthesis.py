@@ -24,6 +24,8 @@ def synthesize(
     delta: float,
     adjacency: str,
     source: str | None = None,
+    user: str | None = None,
+    user_norm: float = 1.0,
     label: str | None = None,
     label_shares: Any = None,
     api: str | Mapping[str, Any] | list[Mapping[str, Any]] | None = None,
@@ -38,6 +40,7 @@ def synthesize(
     columns: Mapping[str, str] | None = None,
     ledger: str | Path | None = None,
     create: bool = False,
+    simulate: int | None = None,
     progress: Progress | None = None,
     **evolution: Any,
 ) -> Synthetic:
@@ -47,7 +50,11 @@ def synthesize(
     schema     public knowledge about the columns: a Schema, or the path of a TOML file. Never inferred from the data.
     adjacency  "add-remove" (the number of records is private) or "replace-one" (it is public).
     source     name of the private source in the ledger; by default the file's name. All its runs share one budget.
+    user       column that says whose record it is: the guarantee is then per user, not per record, and each user's
+               votes together are scaled down to L2 norm ``user_norm``.
     create     grant the source exactly this budget if the ledger does not know it yet.
+    simulate   a seed: simulate the run with noise that repeats, for data that are not private. No ledger is opened,
+               nothing is certified, and every file says so.
     label      name of the categorical column that conditions generation.
     label_shares  "uniform", a list, or {"budget_share": 0.02} (the default): bought with that share of the budget.
     api, embedder  a kind, or a mapping of ``kind`` and its keys; by default chosen by the schema.
@@ -64,12 +71,15 @@ def synthesize(
     kind = "tabular" if declared.image is None else "text_render"
     settings: dict[str, Any] = {
         "private": {"source": name, "path": str(path.resolve()) if path else None, "label": label, "format": format},
-        "privacy": {"epsilon": epsilon, "delta": delta, "adjacency": adjacency},
+        "privacy": {"epsilon": epsilon, "delta": delta, "adjacency": adjacency, "simulate": simulate},
         "api": _kinds(api or kind),
         "evolution": {"iterations": iterations, "method": method, "seed": seed, **evolution},
         "output": {"run": str(Path(run or Path("runs") / name).resolve()), "rows": rows, "formats": formats},
     }
     settings["private"]["columns"] = dict(columns or {})
+    if user is not None:
+        settings["private"]["user"] = user
+        settings["privacy"] |= {"unit": "user", "user_norm": user_norm}
     if label_shares is not None:
         settings["privacy"]["label_shares"] = label_shares
     if embedder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -9,15 +10,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.errors import EmbedderError, PEError
-from pe.kernels.count import count
+from pe.kernels.count import bounded_sum, count
 from pe.kernels.nearest import nearest as nearest_candidates
 from pe.kernels.quantise import quantise
 from pe.population import Population
-from pe.privacy.budget import Adjacency
-from pe.privacy.mechanism import votes_sensitivity_squared
+from pe.privacy.budget import Adjacency, Unit
+from pe.privacy.contribution import Contribution
 from pe.privacy.release import Votes
 from pe.private import PrivateDataset
 from pe.protocols import Embedder
+
+ONE_VOTE = Contribution()
 
 _Embedded = tuple[NDArray[np.int16], NDArray[np.bool_]]
 
@@ -32,49 +35,76 @@ def cast_votes(
     embedder: Embedder,
     *,
     adjacency: Adjacency,
-    nearest: int = 1,
+    contribution: Contribution = ONE_VOTE,
 ) -> Votes:
-    """One vote per private record for each of its ``nearest`` candidates, over the candidates of all labels together.
+    """The votes of every private record for its nearest candidates, over the candidates of all labels together.
 
     ``vectors`` are the candidates' embeddings, float32 (m, dim), from ``embed_candidates`` (with lookahead they are
-    means over variations). A record may vote only for candidates of its own label; it votes for as many as there are
-    when there are fewer than ``nearest``. A record that cannot be embedded, or whose label has no candidate, casts its
-    votes for the first candidates (of its label, if it has any). A record's votes depend on that record and the
-    candidates alone, so the squared L2 sensitivity is ``nearest`` (add/remove) or twice that (replace-one).
+    means over variations). A record may vote only for candidates of its own label; it casts as many votes as there are
+    candidates when there are fewer than weights. A record that cannot be embedded, or whose label has no candidate,
+    casts its votes for the first candidates (of its label, if it has any). A record's votes depend on that record and
+    the candidates alone. With a user norm the votes of all records of a user are added up over all labels and scaled
+    down together, in integers.
 
     Nothing private is read until ``release`` has charged and asks for the counts.
     """
     targets, _ = quantise(vectors, embedder.scale, embedder.limit)
     bins = len(candidates)
+    steps = np.array(contribution.steps, np.int64)
 
-    def counts() -> NDArray[np.int64]:
+    def ballots() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Rows, and the candidates they vote for, best first: int64 (rows,) and (rows, k)."""
         queries, finite = _embed_private(private, embedder)
-        total = np.zeros(bins, np.int64)
         for label in range(len(private.schema.labels)):
             rows = np.flatnonzero(private._labels == label)
             own = np.flatnonzero(candidates.labels == label)
-            if len(own) == 0:
-                own, usable = np.arange(bins), np.zeros(len(rows), np.bool_)
-            else:
-                usable = finite[rows]
-            k = min(nearest, len(own))
-            found = nearest_candidates(queries[rows[usable]], targets[own], k)
-            total += count(own[found], bins)
-            total[own[:k]] += len(rows) - int(usable.sum())
-        return total
+            usable = finite[rows] & (len(own) > 0)
+            own = own if len(own) else np.arange(bins)
+            k = min(contribution.nearest, len(own))
+            yield rows[usable], own[nearest_candidates(queries[rows[usable]], targets[own], k)]
+            yield rows[~usable], np.broadcast_to(own[:k], (len(rows) - int(usable.sum()), k))
 
-    return Votes(counts, bins, votes_sensitivity_squared(adjacency, nearest), adjacency)
+    def counts() -> NDArray[np.int64]:
+        if contribution.norm is None:
+            total = np.zeros(bins, np.int64)
+            for _, chosen in ballots():
+                for rank in range(chosen.shape[1]):
+                    total += steps[rank] * count(chosen[:, rank], bins)
+            return total
+        cast = [(np.repeat(rows, chosen.shape[1]), chosen.reshape(-1), chosen.shape) for rows, chosen in ballots()]
+        rows = np.concatenate([row for row, _, _ in cast])
+        values = np.concatenate([np.tile(steps[: shape[1]], shape[0]) for _, _, shape in cast])
+        chosen = np.concatenate([each for _, each, _ in cast])
+        return bounded_sum(private.users[rows], chosen, values, bins, contribution.bound_squared)
+
+    return _votes(counts, bins, contribution, adjacency, "votes")
 
 
-def count_labels(private: PrivateDataset, adjacency: Adjacency) -> Votes:
-    """Records per label, to be released like any votes."""
+def count_labels(private: PrivateDataset, adjacency: Adjacency, contribution: Contribution = ONE_VOTE) -> Votes:
+    """Records per label, to be released like any votes; with a user norm, each user's counts scaled down to it."""
     bins = len(private.schema.labels)
+
+    def counts() -> NDArray[np.int64]:
+        labels = private._labels.astype(np.int64)
+        if contribution.norm is None:
+            return contribution.steps[0] * count(labels, bins)
+        values = np.full(len(labels), contribution.steps[0], np.int64)
+        return bounded_sum(private.users, labels, values, bins, contribution.bound_squared)
+
+    return _votes(counts, bins, contribution, adjacency, "label counts")
+
+
+def _votes(
+    counts: Callable[[], NDArray[np.int64]], bins: int, contribution: Contribution, adjacency: Adjacency, purpose: str
+) -> Votes:
     return Votes(
-        lambda: count(private._labels.astype(np.int64), bins),
+        counts,
         bins,
-        votes_sensitivity_squared(adjacency),
+        contribution.sensitivity_squared(adjacency),
         adjacency,
-        purpose="label counts",
+        purpose,
+        unit=Unit.RECORD if contribution.norm is None else Unit.USER,
+        grid=contribution.grid,
     )
 
 

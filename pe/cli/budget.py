@@ -10,6 +10,7 @@ from cyclopts import App
 from rich.markup import escape
 
 from pe.cli.output import emit, out
+from pe.privacy.accountant import Renyi, accountant_from
 from pe.privacy.budget import Adjacency, Budget, Unit
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def create(
     delta: float,
     adjacency: Adjacency,
     unit: Unit = Unit.RECORD,
+    accountant: str = "gdp",
     ledger: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -42,7 +44,9 @@ def create(
     adjacency
         'add-remove' (the number of records is private) or 'replace-one' (it is public).
     unit
-        Whose presence is protected: 'record'.
+        Whose presence is protected: 'record', or 'user' (all records with one user id).
+    accountant
+        How charges add up: 'gdp' (votes), 'renyi' or 'renyi:ORDER' (votes and DP-SGD), 'pld' (fixed DP-SGD plans).
     ledger
         The ledger file; by default PE_LEDGER, else the user's data directory.
     json
@@ -51,6 +55,8 @@ def create(
     from pe.privacy.ledger import Ledger
 
     budget = Budget(epsilon, delta, adjacency, unit)
+    how = Renyi.best(budget.epsilon, budget.delta) if accountant == "renyi" else accountant_from(accountant)
+    budget = Budget(epsilon, delta, adjacency, unit, how)
     book = Ledger(ledger, create=True)
     book.create(source, budget)
     _say(
@@ -101,7 +107,7 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
     json
         Print one JSON object instead of tables.
     """
-    from pe.privacy.ledger import Ledger
+    from pe.privacy.ledger import Ledger, granted
 
     book = Ledger(ledger)
     chains = {name: book.chain(name) for name in ([source] if source else book.sources())}
@@ -118,9 +124,9 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
         charges = facts["charges"]
         totals.add_row(
             escape(name),
-            f"{facts['epsilon']:g} at delta {facts['delta']:g}, {facts['adjacency']} per {facts['unit']}",
+            str(granted(chain)).removeprefix("epsilon "),
             f"{facts['epsilon_spent']:.4g}",
-            f"{facts['share_left']:.1%} of mu²",
+            f"{facts['share_left']:.1%}",
             str(len(charges)),
             str(len({charge["run"] for charge in charges})),
         )
@@ -128,7 +134,7 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
     if source is None:
         return
     rows = Table(title="Releases", title_justify="left")
-    for heading in ("time", "run", "iteration", "what", "bins", "sigma", "sensitivity²", "mu²"):
+    for heading in ("time", "run", "iteration", "what", "bins", "sigma", "sensitivity", "share of budget"):
         rows.add_column(heading)
     for charge in _facts(chains[source])["charges"]:
         rows.add_row(
@@ -137,9 +143,9 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
             str(charge["iteration"]),
             charge["purpose"],
             str(charge["bins"]),
-            f"{charge['sigma']:.4g}",
-            charge["sensitivity_squared"],
-            f"{charge['mu_squared']:.4g}",
+            f"{charge['sigma']:.4g}" if "sigma" in charge else charge["mechanism"],
+            f"{charge['sensitivity']:.4g}" if "sensitivity" in charge else "",
+            f"{charge['share']:.2%}",
         )
     out.print(rows)
 
@@ -185,25 +191,26 @@ def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = Fal
 
 
 def _facts(chain: list[Entry]) -> dict[str, Any]:
-    """Grant and spending of one source, as plain numbers."""
+    """Grant and spending of one source, as plain numbers; sigma and sensitivity in votes."""
     from fractions import Fraction
 
-    from pe.privacy import gdp
-    from pe.privacy.ledger import granted, spent
+    from pe.privacy.ledger import charges, granted, spent
 
     budget, total = granted(chain), spent(chain)
-    charges = [entry.body for entry in chain if entry.kind == "reserve"]
+    used = max((part / whole if whole else 1 for part, whole in zip(total, budget.limit, strict=True)), default=0)
+    shown = []
+    for entry in charges(chain):
+        body = entry.body
+        plain = {"share": float(Fraction(body["cost"][0]) / budget.limit[0]) if budget.limit[0] else 1.0}
+        if "sigma" in body:
+            plain["sigma"] = float(Fraction(body["sigma"]) / body["grid"])
+            plain["sensitivity"] = math.sqrt(Fraction(body["sensitivity_squared"])) / body["grid"]
+        shown.append(body | plain)
     return {
-        "epsilon": budget.epsilon,
-        "delta": budget.delta,
-        "adjacency": str(budget.adjacency),
-        "unit": str(budget.unit),
-        "epsilon_spent": gdp.epsilon_for(math.sqrt(total), budget.delta),
-        "share_left": float(1 - total / budget.mu_squared),
-        "charges": [
-            body | {"sigma": float(Fraction(body["sigma"])), "mu_squared": float(Fraction(body["mu_squared"]))}
-            for body in charges
-        ],
+        **budget.to_dict(),
+        "epsilon_spent": budget.epsilon_of(total),
+        "share_left": float(1 - used),
+        "charges": shown,
         "head": chain[-1].hash,
     }
 

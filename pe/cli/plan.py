@@ -90,7 +90,7 @@ def _rounds(blueprint: Blueprint, records: int | None) -> list[dict[str, Any]]:
             "api_calls": candidates * each.lookahead + each.parents * each.variations,
         }
         if records is not None:
-            line["votes_per_candidate"] = records * each.nearest / candidates
+            line["votes_per_candidate"] = records * sum(each.contribution.weights) / candidates
         lines.append(line)
         candidates = each.population
     return lines

@@ -36,6 +36,31 @@ def synthesize(config: Path, *, ledger: Path | None = None, create: bool = False
     _complete(blueprint, settings.private.path, ledger, create, json)
 
 
+def simulate(config: Path, *, seed: int = 0, json: bool = False) -> None:
+    """Run a configuration with noise that repeats from a seed: for research on data that are not private.
+
+    No ledger is opened, nothing is certified, and every file written says so. The run directory is the
+    configuration's, with "-simulated" appended.
+
+    Parameters
+    ----------
+    config
+        The TOML file that 'pe init' drafts.
+    seed
+        The seed of the noise.
+    json
+        Print one JSON object instead of tables.
+    """
+    from pe.config import Config
+    from pe.synthesis import blueprint_of
+
+    settings = Config.read(config).resolved()
+    settings["privacy"]["simulate"] = seed
+    settings["output"]["run"] += "-simulated"
+    simulated = Config.of(settings)
+    _complete(blueprint_of(simulated), simulated.private.path, None, False, json)
+
+
 def resume(run: Path, *, ledger: Path | None = None, json: bool = False) -> None:
     """Go on with an interrupted run from its directory, without paying for stored iterations again.
 
@@ -82,15 +107,20 @@ def _complete(blueprint: Blueprint, data: object, ledger: Path | None, create: b
 
 def summary(result: Synthetic) -> dict[str, object]:
     """Public facts of a finished run."""
-    certificate = result.certificate
+    from pe.delivery import SIMULATED_CERTIFICATE, release_folder
+
+    certificate, folder = result.certificate, release_folder(result.run, result.certificate)
+    if result.simulated:
+        facts = {"simulated": True, "seed": certificate["seed"]}
+    else:
+        facts = {**certificate["claim"], "epsilon_spent": certificate["spent"]["epsilon"]}
     return {
         "run": str(result.run),
-        **certificate["claim"],
-        "epsilon_spent": certificate["spent"]["epsilon"],
+        **facts,
         "iterations": certificate["iterations"],
         "rows": len(result),
-        "files": [str(result.run / "release" / name) for name in sorted(certificate["files"])],
-        "certificate": str(result.run / "release" / "certificate.json"),
+        "files": [str(folder / name) for name in sorted(certificate["files"])],
+        "certificate": str(folder / (SIMULATED_CERTIFICATE if result.simulated else "certificate.json")),
         "stopped": result.stopped,
         "warnings": list(result.warnings),
     }
@@ -101,13 +131,21 @@ def table(result: Synthetic) -> object:
     from rich.markup import escape
     from rich.table import Table
 
+    from pe.delivery import release_folder
+
     facts = result.certificate
-    claim, spent, iterations = facts["claim"], facts["spent"], facts["iterations"]
+    iterations = facts["iterations"]
     shown = Table(
         title=escape(f"Synthetic data of source '{facts['source']}'"), show_header=False, title_justify="left"
     )
-    shown.add_row("claim", f"({claim['epsilon']:g}, {claim['delta']:g})-DP per {claim['unit']}, {claim['adjacency']}")
-    shown.add_row("epsilon spent", f"{spent['epsilon']:.6g} of {claim['epsilon']:g}")
+    if result.simulated:
+        shown.add_row("claim", "none: simulated noise, nothing here is private")
+    else:
+        claim, spent = facts["claim"], facts["spent"]
+        shown.add_row(
+            "claim", f"({claim['epsilon']:g}, {claim['delta']:g})-DP per {claim['unit']}, {claim['adjacency']}"
+        )
+        shown.add_row("epsilon spent", f"{spent['epsilon']:.6g} of {claim['epsilon']:g}")
     shown.add_row("iterations", f"{iterations['completed']} of {iterations['planned']}")
     shown.add_row("rows", str(len(result)))
     names = sorted(facts["files"])
@@ -115,7 +153,9 @@ def table(result: Synthetic) -> object:
     for name in names:
         folders.setdefault(name.split("/")[0] + ("/" if "/" in name else ""), []).append(name)
     listed = [first if len(all_) == 1 else f"{first} ({len(all_)} files)" for first, all_ in folders.items()]
-    shown.add_row(escape(f"files in {result.run / 'release'}"), "\n".join([*listed, "certificate.json"]))
+    folder = release_folder(result.run, facts)
+    certificate = [] if result.simulated else ["certificate.json"]
+    shown.add_row(escape(f"files in {folder}"), escape("\n".join([*listed, *certificate])))
     return shown
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from fractions import Fraction
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pe.errors import ConfigError
-from pe.privacy import gdp
+from pe.privacy.accountant import GDP, Accountant, Cost, accountant_from
 
 Member = TypeVar("Member", bound=StrEnum)
 
@@ -30,6 +30,7 @@ class Unit(StrEnum):
     """Whose presence is protected."""
 
     RECORD = "record"
+    USER = "user"
 
 
 SMALLEST_DELTA = 2.0**-90
@@ -38,16 +39,21 @@ SMALLEST_DELTA = 2.0**-90
 
 @dataclass(frozen=True)
 class Budget:
-    """An (epsilon, delta) guarantee. Raises ConfigError unless 0 < epsilon < inf and 2**-90 <= delta < 1."""
+    """An (epsilon, delta) guarantee, and the accountant that adds up what is charged to it.
+
+    Raises ConfigError unless 0 < epsilon < inf and 2**-90 <= delta < 1.
+    """
 
     epsilon: float
     delta: float
     adjacency: Adjacency
     unit: Unit = Unit.RECORD
+    accountant: Accountant = field(default_factory=GDP)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adjacency", _member(Adjacency, self.adjacency, "adjacency"))
         object.__setattr__(self, "unit", _member(Unit, self.unit, "unit"))
+        object.__setattr__(self, "accountant", accountant_from(self.accountant))
         for name in ("epsilon", "delta"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -65,12 +71,42 @@ class Budget:
             )
 
     @cached_property
-    def mu_squared(self) -> Fraction:
-        """The largest squared GDP parameter that is (epsilon, delta)-DP, rounded down."""
-        return gdp.mu_squared_within(self.epsilon, self.delta)
+    def limit(self) -> Cost:
+        """The largest sum of costs that is (epsilon, delta)-DP, rounded down."""
+        return self.accountant.limit(self.epsilon, self.delta)
+
+    @property
+    def terms(self) -> tuple[Adjacency, Unit, Accountant]:
+        """What two budgets must share for charges under both to add up."""
+        return self.adjacency, self.unit, self.accountant
+
+    def epsilon_of(self, total: Cost) -> float:
+        """Epsilon that a sum of costs amounts to at this delta, rounded up."""
+        return self.accountant.epsilon(total, self.delta)
+
+    def group(self, size: int) -> tuple[float, float]:
+        """The (epsilon, delta) that the guarantee means for ``size`` units together."""
+        if size < 1:
+            raise ConfigError(f"expected a group of at least 1, got {size}. Nothing was spent.")
+        return self.accountant.group(self.epsilon, self.delta, size)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "adjacency": str(self.adjacency),
+            "unit": str(self.unit),
+            **self.accountant.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Budget:
+        accountant = accountant_from(body)
+        return cls(body["epsilon"], body["delta"], body["adjacency"], body["unit"], accountant)
 
     def __str__(self) -> str:
-        return f"epsilon {self.epsilon:g} at delta {self.delta:g} ({self.adjacency}, per {self.unit})"
+        how = "" if self.accountant == GDP() else f", accountant {self.accountant}"
+        return f"epsilon {self.epsilon:g} at delta {self.delta:g} ({self.adjacency}, per {self.unit}{how})"
 
 
 def _member(kind: type[Member], value: object, name: str) -> Member:

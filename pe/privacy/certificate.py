@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -13,12 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from pe.errors import CertificateError, ConfigError
-from pe.privacy import gdp
-from pe.privacy.budget import Adjacency, Budget, Unit
-from pe.privacy.ledger import Entry, Ledger, entry_hash
-from pe.privacy.mechanism import DiscreteGaussian
+from pe.privacy.accountant import add, fits
+from pe.privacy.budget import Budget, Unit
+from pe.privacy.ledger import Entry, Ledger, entry_hash, spent
+from pe.privacy.mechanism import mechanism_from
+from pe.privacy.simulation import WARNING, SimulatedAccount
 
-FORMAT = 1
+FORMAT = 2
+
+GROUPS = (2, 4, 10)
+"""Sizes of the groups (households, say) for which the certificate states the guarantee."""
+
+
+_UNIT_LIMITS = {
+    Unit.RECORD: ["people with several records: each record is protected, not all of a person's together (see groups)"],
+    Unit.USER: ["people with several user ids: each id is protected, not all of a person's together (see groups)"],
+}
 
 
 def certify(
@@ -37,11 +46,12 @@ def certify(
 
     The claim is the preset budget; what the run's charges amount to is reported beside it.
     """
-    charged = sum((Fraction(entry.body["mu_squared"]) for entry in _charges(chain, run)), Fraction(0))
+    charged = spent(chain, run)
     return {
         "format": FORMAT,
-        "claim": _claim(budget),
-        "spent": {"mu_squared": str(charged), "epsilon": gdp.epsilon_for(_root(charged), budget.delta)},
+        "claim": budget.to_dict(),
+        "groups": [dict(zip(("size", "epsilon", "delta"), (n, *budget.group(n)), strict=True)) for n in GROUPS],
+        "spent": {"cost": [str(part) for part in charged], "epsilon": budget.epsilon_of(charged)},
         "iterations": {"completed": completed[0], "planned": completed[1]},
         "source": chain[0].source,
         "run": run,
@@ -52,9 +62,29 @@ def certify(
             "what the proposing API itself remembers of other data",
             "how long the run took",
             "releases from the same people's data that were not charged to this source",
+            *_UNIT_LIMITS[budget.unit],
         ],
         "files": {},
-        "versions": {"python": platform.python_version()} | dict(_versions("pe-synth", "numpy", "scipy")),
+        "versions": _all_versions(),
+    }
+
+
+def simulated_certificate(
+    account: SimulatedAccount, source: str, completed: tuple[int, int], declared_public: Sequence[str]
+) -> dict[str, Any]:
+    """What stands in a certificate's place after a simulation: it claims nothing, and verifies never."""
+    return {
+        "format": FORMAT,
+        "simulated": True,
+        "warning": WARNING,
+        "seed": account.seed,
+        "would_claim": account.budget.to_dict(),
+        "would_spend": {"epsilon": account.epsilon_spent()},
+        "iterations": {"completed": completed[0], "planned": completed[1]},
+        "source": source,
+        "declared_public": list(declared_public),
+        "files": {},
+        "versions": _all_versions(),
     }
 
 
@@ -73,35 +103,42 @@ def verify(certificate: Mapping[str, Any], *, folder: Path | None = None, ledger
 
 
 def _checks(certificate: Mapping[str, Any], folder: Path | None, ledger: Ledger | None) -> Iterator[str]:
+    if certificate.get("simulated"):
+        raise CertificateError("this is a simulation: nothing in it is private.")
     if certificate["format"] != FORMAT:
         raise CertificateError(f"expected certificate format {FORMAT}, got {certificate['format']}.")
     source, run, claim = certificate["source"], certificate["run"], certificate["claim"]
-    budget = _budget(claim)
+    budget = Budget.from_dict(claim)
     chain = list(_chain(certificate))
     yield f"hash chain of {len(chain)} ledger entries of source '{source}'"
 
-    total, mine, granted = Fraction(0), Fraction(0), None
+    total = mine = tuple(Fraction(0) for _ in budget.limit)
+    grant = None
     for entry in chain:
         if entry.kind == "grant":
-            granted = _budget(entry.body)
-            if (granted.adjacency, granted.unit) != (budget.adjacency, budget.unit):
-                raise CertificateError(f"entry {entry.number} was granted under other neighbours than claimed.")
-            continue
-        if entry.body["mechanism"] != "discrete gaussian":
-            raise CertificateError(f"entry {entry.number} names an unknown mechanism '{entry.body['mechanism']}'.")
-        sigma, sensitivity = Fraction(entry.body["sigma"]), Fraction(entry.body["sensitivity_squared"])
-        cost = DiscreteGaussian(sigma, sensitivity).mu_squared
-        if Fraction(entry.body["mu_squared"]) < cost:
-            raise CertificateError(f"entry {entry.number} was charged less than its noise costs.")
-        total += cost
-        mine += cost if entry.body["run"] == run else 0
-        if granted is None or total > granted.mu_squared:
-            raise CertificateError(f"entry {entry.number} passes the budget granted for source '{source}'.")
-    yield "the cost of every charge, recomputed from its noise scale and sensitivity"
-    if mine > budget.mu_squared:
+            grant = Budget.from_dict(entry.body)
+            if grant.terms != budget.terms:
+                raise CertificateError(f"entry {entry.number} was granted under other terms than claimed.")
+        elif entry.kind == "reserve":
+            mechanism = mechanism_from(entry.body)
+            cost = budget.accountant.cost(mechanism, entry.body["run_delta"])
+            if not fits(cost, tuple(Fraction(part) for part in entry.body["cost"])):
+                raise CertificateError(f"entry {entry.number} was charged less than its noise costs.")
+            total = add(total, cost)
+            mine = add(mine, cost) if entry.body["run"] == run else mine
+            if grant is None or not fits(total, grant.limit):
+                raise CertificateError(f"entry {entry.number} passes the budget granted for source '{source}'.")
+        else:
+            raise CertificateError(f"entry {entry.number} is of an unknown kind '{entry.kind}'.")
+    yield "the cost of every charge, recomputed from its mechanism and sensitivity"
+    if not fits(mine, budget.limit):
         raise CertificateError(f"the run's charges pass the claimed {budget}.")
-    if certificate["spent"]["epsilon"] < gdp.epsilon_for(_root(mine), budget.delta) * (1 - 1e-9):
+    if certificate["spent"]["epsilon"] < budget.epsilon_of(mine) * (1 - 1e-9):
         raise CertificateError("the reported spending is lower than the charges add up to.")
+    for group in certificate["groups"]:
+        epsilon, delta = budget.group(group["size"])
+        if group["epsilon"] < epsilon * (1 - 1e-9) or group["delta"] < delta * (1 - 1e-9):
+            raise CertificateError(f"the guarantee for groups of {group['size']} is overstated.")
     yield f"the run's charges stay within the claimed {budget}"
     if folder is not None:
         for name, digest in certificate["files"].items():
@@ -131,25 +168,8 @@ def _chain(certificate: Mapping[str, Any]) -> Iterator[Entry]:
         raise CertificateError("the certificate's head is not the hash of its last entry.")
 
 
-def _charges(chain: Sequence[Entry], run: str) -> Iterator[Entry]:
-    return (entry for entry in chain if entry.kind == "reserve" and entry.body["run"] == run)
-
-
-def _claim(budget: Budget) -> dict[str, Any]:
-    return {
-        "epsilon": budget.epsilon,
-        "delta": budget.delta,
-        "adjacency": str(budget.adjacency),
-        "unit": str(budget.unit),
-    }
-
-
-def _budget(claim: Mapping[str, Any]) -> Budget:
-    return Budget(claim["epsilon"], claim["delta"], Adjacency(claim["adjacency"]), Unit(claim["unit"]))
-
-
-def _root(mu_squared: Fraction) -> float:
-    return math.sqrt(mu_squared)
+def _all_versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | dict(_versions("pe-synth", "numpy", "scipy"))
 
 
 def _versions(*names: str) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
@@ -86,47 +87,60 @@ def _suffix_sums(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return sums[: len(weights)].copy()
 
 
-def sigma_for(mu_squared: Fraction, sensitivity_squared: Fraction) -> Fraction:
-    """Smallest certified sigma (a multiple of 2**-16) whose release costs at most mu_squared."""
+def sigma_for(
+    limit: Fraction, sensitivity_squared: Fraction, cost: Callable[[Fraction], Fraction] | None = None
+) -> Fraction:
+    """Smallest sigma (a multiple of 2**-16) whose release costs at most ``limit``.
+
+    cost  what sensitivity 1 costs at a scale, falling; by default ``gdp_mu_squared``.
+    """
+    per_unit = cost or gdp_mu_squared
 
     def fits(steps: int) -> bool:
-        return sensitivity_squared * gdp_mu_squared(Fraction(steps, SIGMA_STEPS)) <= mu_squared
+        return steps >= least and sensitivity_squared * per_unit(Fraction(steps, SIGMA_STEPS)) <= limit
 
-    if mu_squared <= 0:
-        raise ConfigError("the budget is too small for any supported sigma. Nothing was spent.")
-    # sigma**2 lies just above sensitivity**2 / mu**2; walk up from there (one or two steps in practice)
-    steps = max(SIGMA_STEPS // 8, math.isqrt(math.floor(sensitivity_squared / mu_squared * SIGMA_STEPS**2)))
-    limit = LARGEST_SIGMA * SIGMA_STEPS
-    if steps > limit:
+    least, largest = SIGMA_STEPS // 8, LARGEST_SIGMA * SIGMA_STEPS
+    if limit <= 0 or not fits(largest):
+        wanted = math.sqrt(sensitivity_squared / limit) if limit > 0 else math.inf
         raise ConfigError(
-            f"the budget calls for sigma {steps / SIGMA_STEPS:g}, above {LARGEST_SIGMA}: nothing useful can come out. "
+            f"the budget calls for noise of about {wanted:.3g}, above {LARGEST_SIGMA}: nothing useful can come out. "
             "Raise epsilon or lower the iterations. Nothing was spent."
         )
+    # sigma**2 lies just above sensitivity**2 / mu**2; walk up from there (one or two steps in practice)
+    low = min(max(least, math.isqrt(math.floor(sensitivity_squared / limit * SIGMA_STEPS**2))), largest)
+    back = 1
+    while low > least and fits(low):
+        low, back = max(least, low - back), 2 * back
+    if fits(low):
+        return Fraction(low, SIGMA_STEPS)
     stride = 1
-    while not fits(min(steps + stride, limit)):
-        if steps + stride >= limit:
-            raise ConfigError("the budget is too small for any supported sigma. Nothing was spent.")
+    while not fits(min(low + stride, largest)):
         stride *= 2
-    low, high = steps - 1, min(steps + stride, limit)
+    high = min(low + stride, largest)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if middle >= SIGMA_STEPS // 8 and fits(middle) else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return Fraction(high, SIGMA_STEPS)
 
 
 def sample(sigma: Fraction, size: int) -> NDArray[np.int64]:
-    """Draw ``size`` independent discrete Gaussians from the operating system's generator; it cannot be seeded.
+    """Draw ``size`` independent discrete Gaussians from the operating system's generator; it cannot be seeded."""
+    return draw(sigma, size, os.urandom)
+
+
+def draw(sigma: Fraction, size: int, random_bytes: Callable[[int], bytes]) -> NDArray[np.int64]:
+    """Draw ``size`` independent discrete Gaussians from uniform random bytes, int64 (size,).
 
     Inverse CDF with thresholds floor(2**192 CDF): 64 random bits settle almost every draw by binary search, further
     bits settle exact ties. The number of operations hardly depends on the value drawn (timing: arXiv 2112.05307).
-    The distance to the exact distribution is below 2**-175 per draw.
+    The distance to the exact distribution is below 2**-175 per draw. Only ``sample`` and the simulation call this.
     """
     thresholds, heads, reach = _table(check_sigma(sigma))
-    head = np.frombuffer(os.urandom(8 * size), dtype=np.uint64)
+    head = np.frombuffer(random_bytes(8 * size), dtype=np.uint64)
     index = np.searchsorted(heads, head, side="left")
     undecided = np.flatnonzero(heads[np.minimum(index, len(heads) - 1)] == head)
     for i in undecided:
-        exact = (int(head[i]) << 128) | int.from_bytes(os.urandom(16), "little")
+        exact = (int(head[i]) << 128) | int.from_bytes(random_bytes(16), "little")
         index[i] = bisect_right(thresholds, exact)
     return index.astype(np.int64) - reach
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import hmac
 import json
-import math
 import os
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,10 +25,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
-from pe.privacy import gdp
-from pe.privacy.budget import Adjacency, Budget, Unit
-from pe.privacy.mechanism import DiscreteGaussian
+from pe.privacy.accountant import Cost, add, fits
+from pe.privacy.budget import Adjacency, Budget
+from pe.privacy.mechanism import DiscreteGaussian, FixedPlan, Mechanism, SubsampledGaussian
 from pe.privacy.witness import Witness, load_key
 
 _TABLES = """
@@ -120,11 +122,11 @@ class Ledger:
         with self._transaction() as connection:
             chain = self._require(connection, source)
             old = granted(chain)
-            budget = Budget(epsilon, delta, old.adjacency, old.unit)
-            if budget.mu_squared < spent(chain):
+            budget = Budget(epsilon, delta, old.adjacency, old.unit, old.accountant)
+            if not fits(spent(chain), budget.limit):
                 raise LedgerError(
-                    f"source '{source}' has spent epsilon {gdp.epsilon_for(_mu(spent(chain)), delta):.4g} at delta "
-                    f"{delta:g}, more than the new total {epsilon:g}. The grant stays {old}. Nothing was spent."
+                    f"source '{source}' has spent epsilon {budget.epsilon_of(spent(chain)):.4g} at delta {delta:g}, "
+                    f"more than the new total {epsilon:g}. The grant stays {old}. Nothing was spent."
                 )
             entry = self._append(connection, source, "grant", self._grant_body(budget), chain)
         return self._witnessed(entry)
@@ -143,10 +145,11 @@ class Ledger:
     def account(self, source: str, *, run: str, budget: Budget, config: str) -> Account:
         """The purse of one run: charges go to ``source`` and stop at ``budget`` as well as at the source's grant."""
         old = granted(self.chain(source))
-        if (old.adjacency, old.unit) != (budget.adjacency, budget.unit):
+        if old.terms != budget.terms:
+            (a, u, how), (b, v, other) = old.terms, budget.terms
             raise LedgerError(
-                f"source '{source}' is accounted under {old.adjacency} adjacency per {old.unit}, the run asks for "
-                f"{budget.adjacency} per {budget.unit}: charges under both cannot be added. Nothing was spent."
+                f"source '{source}' is accounted under {a} adjacency per {u} by '{how}', the run asks for {b} per {v} "
+                f"by '{other}': charges under both cannot be added. Nothing was spent."
             )
         return Account(self, source, run, budget, config)
 
@@ -171,13 +174,7 @@ class Ledger:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _grant_body(self, budget: Budget) -> dict[str, Any]:
-        return {
-            "epsilon": budget.epsilon,
-            "delta": budget.delta,
-            "adjacency": str(budget.adjacency),
-            "unit": str(budget.unit),
-            "time": _now(),
-        }
+        return budget.to_dict() | {"time": _now()}
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -294,32 +291,37 @@ class Account:
     budget: Budget
     config: str
 
-    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int) -> str:
-        """Charge one release durably and return the entry's hash; raise BudgetExceededError if it does not fit."""
-        cost = mechanism.mu_squared
+    def reserve(self, mechanism: Mechanism, *, purpose: str, iteration: int, bins: int = 0, grid: int = 1) -> str:
+        """Charge one mechanism durably and return the entry's hash; raise BudgetExceededError if it does not fit."""
+        parts = mechanism.mechanisms if isinstance(mechanism, FixedPlan) else (mechanism,)
+        sampled = any(isinstance(part, SubsampledGaussian) for part in parts)
+        if sampled and self.budget.adjacency is not Adjacency.ADD_REMOVE:
+            raise LedgerError(
+                f"DP-SGD on Poisson samples is accounted under add-remove adjacency, this source under "
+                f"{self.budget.adjacency}. Nothing was spent."
+            )
+        cost = self.budget.accountant.cost(mechanism, self.budget.delta)
         with self.ledger._transaction() as connection:
             chain = self.ledger._require(connection, self.source)
-            total, mine = spent(chain) + cost, spent(chain, self.run) + cost
-            for limit, sum_, owner in (
-                (granted(chain), total, f"source '{self.source}'"),
-                (self.budget, mine, "this run"),
+            for limit, total, owner in (
+                (granted(chain), add(spent(chain), cost), f"source '{self.source}'"),
+                (self.budget, add(spent(chain, self.run), cost), "this run"),
             ):
-                if sum_ > limit.mu_squared:
+                if not fits(total, limit.limit):
                     raise BudgetExceededError(
-                        f"iteration {iteration} needs epsilon {gdp.epsilon_for(_mu(sum_), limit.delta):.4g} of "
-                        f"{limit.epsilon:g} at delta {limit.delta:g} ({owner}): lower the iterations, or grant more "
-                        "with 'pe budget grant'. Nothing was charged or released for it."
+                        f"iteration {iteration} needs epsilon {limit.epsilon_of(total):.4g} of {limit.epsilon:g} at "
+                        f"delta {limit.delta:g} ({owner}): lower the iterations, or grant more with 'pe budget grant'. "
+                        "Nothing was charged or released for it."
                     )
             body = {
                 "run": self.run,
                 "config": self.config,
                 "iteration": iteration,
                 "purpose": purpose,
-                "mechanism": "discrete gaussian",
+                **mechanism.to_dict(),
                 "bins": bins,
-                "sensitivity_squared": str(mechanism.sensitivity_squared),
-                "sigma": str(mechanism.sigma),
-                "mu_squared": str(cost),
+                "grid": grid,
+                "cost": [str(part) for part in cost],
                 "run_epsilon": self.budget.epsilon,
                 "run_delta": self.budget.delta,
                 "time": _now(),
@@ -327,29 +329,35 @@ class Account:
             entry = self.ledger._append(connection, self.source, "reserve", body, chain)
         return self.ledger._witnessed(entry).hash
 
-    def spent(self) -> Fraction:
-        """Squared GDP parameter charged by this run so far."""
+    def spent(self) -> Cost:
+        """What this run was charged so far."""
         return spent(self.ledger.chain(self.source), self.run)
 
     def epsilon_spent(self) -> float:
         """What the run's charges so far amount to at its delta; the certified figure is the preset budget."""
-        return gdp.epsilon_for(_mu(self.spent()), self.budget.delta)
+        return self.budget.epsilon_of(self.spent())
+
+    def noisy(self, mechanism: DiscreteGaussian, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Counts plus fresh noise from the operating system's generator."""
+        return mechanism.add_noise(counts)
 
 
-def granted(chain: list[Entry]) -> Budget:
+def granted(chain: Sequence[Entry]) -> Budget:
     """The budget in force: the last grant."""
-    body = next(entry.body for entry in reversed(chain) if entry.kind == "grant")
-    return Budget(body["epsilon"], body["delta"], Adjacency(body["adjacency"]), Unit(body["unit"]))
+    return Budget.from_dict(next(entry.body for entry in reversed(chain) if entry.kind == "grant"))
 
 
-def spent(chain: list[Entry], run: str | None = None) -> Fraction:
-    """Sum of the squared GDP parameters of all reservations, or of one run's."""
-    rows = (entry.body for entry in chain if entry.kind == "reserve" and run in (None, entry.body["run"]))
-    return sum((Fraction(body["mu_squared"]) for body in rows), Fraction(0))
+def charges(chain: Sequence[Entry], run: str | None = None) -> list[Entry]:
+    """The reservations of all runs, or of one."""
+    return [entry for entry in chain if entry.kind == "reserve" and run in (None, entry.body["run"])]
 
 
-def _mu(mu_squared: Fraction) -> float:
-    return math.sqrt(mu_squared) * (1 + 1e-15)
+def spent(chain: Sequence[Entry], run: str | None = None) -> Cost:
+    """Sum of the costs of all reservations, or of one run's."""
+    total = tuple(Fraction(0) for _ in granted(chain).limit)
+    for entry in charges(chain, run):
+        total = add(total, tuple(Fraction(part) for part in entry.body["cost"]))
+    return total
 
 
 def _touch(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sensitivities, and the one object that both charges a release and draws its noise."""
+"""Mechanisms: what is charged. For histograms the same object also draws the noise."""
 
 from __future__ import annotations
 
@@ -10,25 +10,11 @@ from numpy.typing import NDArray
 
 from pe.errors import ConfigError
 from pe.privacy import discrete_gaussian
-from pe.privacy.budget import Adjacency
-
-
-def votes_sensitivity_squared(adjacency: Adjacency, nearest: int = 1) -> Fraction:
-    """Squared L2 sensitivity of a histogram in which each record adds one to ``nearest`` distinct bins.
-
-    Adding or removing a record moves K bins by one: sqrt(K). Replacing one moves at most K bins down and K others up:
-    sqrt(2 K). The bound is over the bins of all labels together.
-    """
-    if adjacency not in tuple(Adjacency):
-        raise ConfigError(f"expected an Adjacency, got {adjacency!r}. Nothing was spent.")
-    if nearest < 1:
-        raise ConfigError(f"expected nearest >= 1, got {nearest}. Nothing was spent.")
-    return Fraction(nearest * (2 if adjacency == Adjacency.REPLACE_ONE else 1))
 
 
 @dataclass(frozen=True)
 class DiscreteGaussian:
-    """Integer counts of L2 sensitivity sqrt(sensitivity_squared), released with discrete Gaussian noise of scale sigma.
+    """Integer sums of L2 sensitivity sqrt(sensitivity_squared), released with discrete Gaussian noise of scale sigma.
 
     What is charged and what is drawn come from this one object.
     """
@@ -48,5 +34,89 @@ class DiscreteGaussian:
         """Squared GDP parameter of one release, rounded up."""
         return self.sensitivity_squared * discrete_gaussian.gdp_mu_squared(self.sigma)
 
+    @property
+    def rho(self) -> Fraction:
+        """Its zCDP parameter, exactly (Canonne, Kamath, Steinke 2020, theorem 4 and proposition 5)."""
+        return self.sensitivity_squared / (2 * self.sigma * self.sigma)
+
     def add_noise(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         return counts + discrete_gaussian.sample(self.sigma, len(counts))
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "mechanism": "discrete gaussian",
+            "sigma": str(self.sigma),
+            "sensitivity_squared": str(self.sensitivity_squared),
+        }
+
+
+@dataclass(frozen=True)
+class SubsampledGaussian:
+    """``steps`` Gaussian answers on Poisson samples of the units: DP-SGD (Abadi et al. 2016), add/remove adjacency.
+
+    noise_multiplier  noise standard deviation over the clipping norm.
+    sampling_rate     probability with which each unit enters a step's sample, in (0, 1].
+    """
+
+    noise_multiplier: Fraction
+    sampling_rate: Fraction
+    steps: int
+
+    def __post_init__(self) -> None:
+        for name in ("noise_multiplier", "sampling_rate"):
+            value = getattr(self, name)
+            if not isinstance(value, Fraction) or value <= 0:
+                raise ConfigError(f"expected a rational {name} > 0, got {value!r}. Nothing was spent.")
+        if not Fraction(1, 8) <= self.noise_multiplier <= 2**14:
+            raise ConfigError(
+                f"expected noise_multiplier in [1/8, 2**14], got {float(self.noise_multiplier):g}. Nothing was spent."
+            )
+        if self.sampling_rate > 1 or self.steps < 1:
+            raise ConfigError("expected sampling_rate <= 1 and steps >= 1. Nothing was spent.")
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "mechanism": "poisson subsampled gaussian",
+            "noise_multiplier": str(self.noise_multiplier),
+            "sampling_rate": str(self.sampling_rate),
+            "steps": self.steps,
+        }
+
+
+@dataclass(frozen=True)
+class FixedPlan:
+    """Mechanisms whose parameters are all fixed before the first is run: charged once, as a whole.
+
+    Privacy-loss distributions compose only such plans: no filter is valid for them when a parameter may depend on
+    earlier answers (arXiv 2602.06756).
+    """
+
+    mechanisms: tuple[DiscreteGaussian | SubsampledGaussian, ...]
+
+    def __post_init__(self) -> None:
+        if not self.mechanisms:
+            raise ConfigError("expected a plan of at least one mechanism. Nothing was spent.")
+
+    def to_dict(self) -> dict[str, object]:
+        return {"mechanism": "plan", "mechanisms": [each.to_dict() for each in self.mechanisms]}
+
+
+Mechanism = DiscreteGaussian | SubsampledGaussian | FixedPlan
+
+
+def mechanism_from(body: object) -> Mechanism:
+    """The mechanism of a ledger entry; raises ConfigError for one that is unknown or out of range."""
+    if not isinstance(body, dict):
+        raise ConfigError("expected a mechanism as a table.")
+    kind = body.get("mechanism")
+    if kind == "discrete gaussian":
+        return DiscreteGaussian(Fraction(body["sigma"]), Fraction(body["sensitivity_squared"]))
+    if kind == "poisson subsampled gaussian":
+        rate = Fraction(body["sampling_rate"])
+        return SubsampledGaussian(Fraction(body["noise_multiplier"]), rate, int(body["steps"]))
+    if kind == "plan":
+        parts = tuple(mechanism_from(each) for each in body["mechanisms"])
+        if any(isinstance(each, FixedPlan) for each in parts):
+            raise ConfigError("a plan cannot hold a plan.")
+        return FixedPlan(parts)  # type: ignore[arg-type]
+    raise ConfigError(f"unknown mechanism '{kind}'.")

@@ -1,31 +1,33 @@
-"""The only way out of the private side: exact counts in, noisy counts out, charged first."""
+"""The only way out of the private side: exact sums in, noisy sums out, charged first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pe.errors import LedgerError, PrivateDataError
-from pe.privacy.budget import Adjacency
-from pe.privacy.ledger import Account
+from pe.privacy.budget import Adjacency, Budget, Unit
 from pe.privacy.mechanism import DiscreteGaussian
 from pe.shield import shielded
 
 
 class Votes:
-    """Exact integer counts over a public list of bins, not yet counted.
+    """Exact integer sums over a public list of bins, not yet summed: votes for candidates, label counts, marginals.
 
-    ``count`` returns int64 (bins,); it is called once, by ``release``, after the charge. ``sensitivity_squared``
-    bounds the squared L2 change of that vector between data sets that are neighbours under ``adjacency``. The object
-    shows nothing, and neither copies nor pickles.
+    count                returns int64 (bins,), in grid steps; called once, by ``release``, after the charge.
+    sensitivity_squared  bounds the squared L2 change of that vector, in grid steps, between data sets that are
+                         neighbours under ``adjacency`` and differ in one ``unit``.
+    grid                 steps per vote.
+
+    The object shows nothing, and neither copies nor pickles.
     """
 
-    __slots__ = ("_count", "adjacency", "bins", "purpose", "sensitivity_squared")
+    __slots__ = ("_count", "adjacency", "bins", "grid", "purpose", "sensitivity_squared", "unit")
 
     def __init__(
         self,
@@ -34,12 +36,17 @@ class Votes:
         sensitivity_squared: Fraction,
         adjacency: Adjacency,
         purpose: str = "votes",
+        *,
+        unit: Unit = Unit.RECORD,
+        grid: int = 1,
     ) -> None:
         self._count = count
         self.bins = bins
         self.sensitivity_squared = sensitivity_squared
         self.adjacency = adjacency
         self.purpose = purpose
+        self.unit = unit
+        self.grid = grid
 
     def __repr__(self) -> str:
         return f"Votes(private, bins={self.bins})"
@@ -50,30 +57,47 @@ class Votes:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Released noisy counts, int64 (bins,), the noise scale, and the ledger entry that paid for them."""
+    """Released noisy sums: int64 (bins,) in grid steps, the noise scale in votes, and the entry that paid for them."""
 
     counts: NDArray[np.int64] = field(repr=False)
     sigma: Fraction
     entry: str
+    grid: int = 1
 
     def __post_init__(self) -> None:
         self.counts.flags.writeable = False
 
+    @property
+    def votes(self) -> NDArray[np.float64]:
+        """The noisy sums in votes, float64 (bins,)."""
+        return self.counts / self.grid
 
-def release(votes: Votes, sigma: Fraction, *, account: Account, iteration: int) -> Histogram:
-    """Charge the account, then count, then add discrete Gaussian noise of scale ``sigma`` to every bin.
+
+class Purse(Protocol):
+    """Pays for releases: a ledger's ``Account``, or a ``SimulatedAccount``."""
+
+    @property
+    def budget(self) -> Budget: ...
+
+    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int, grid: int) -> str: ...
+
+    def noisy(self, mechanism: DiscreteGaussian, counts: NDArray[np.int64]) -> NDArray[np.int64]: ...
+
+
+def release(votes: Votes, sigma: Fraction, *, account: Purse, iteration: int) -> Histogram:
+    """Charge the account, then count, then add discrete Gaussian noise of scale ``sigma`` votes to every bin.
 
     The charge is durable before any private record is read, and it stays whatever happens after. Raises
     BudgetExceededError (nothing read, nothing spent) or PrivateDataError (spent; the text quotes no data).
     """
-    if votes.adjacency is not account.budget.adjacency:
+    if (votes.adjacency, votes.unit) != (account.budget.adjacency, account.budget.unit):
         raise LedgerError(
-            f"the sensitivity of the {votes.purpose} holds under {votes.adjacency} adjacency, the budget is accounted "
-            f"under {account.budget.adjacency}. Nothing was spent."
+            f"the sensitivity of the {votes.purpose} holds under {votes.adjacency} adjacency per {votes.unit}, the "
+            f"budget is accounted under {account.budget.adjacency} per {account.budget.unit}. Nothing was spent."
         )
-    mechanism = DiscreteGaussian(sigma, votes.sensitivity_squared)
-    entry = account.reserve(mechanism, purpose=votes.purpose, iteration=iteration, bins=votes.bins)
+    mechanism = DiscreteGaussian(sigma * votes.grid, votes.sensitivity_squared)
+    entry = account.reserve(mechanism, purpose=votes.purpose, iteration=iteration, bins=votes.bins, grid=votes.grid)
     counts = shielded(f"counting {votes.purpose}", votes._count, "Its charge stays spent.")
     if counts.shape != (votes.bins,) or counts.dtype != np.int64:
         raise PrivateDataError(f"counting {votes.purpose}: expected {votes.bins} int64 counts; the charge stays spent.")
-    return Histogram(mechanism.add_noise(counts), sigma, entry)
+    return Histogram(account.noisy(mechanism, counts), sigma, entry, votes.grid)

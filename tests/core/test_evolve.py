@@ -20,7 +20,7 @@ from pe.errors import APIError, BudgetExceededError, ConfigError, EmbedderError
 from pe.evolve import Generation, Releaser, evolve
 from pe.plan import Plan, Round
 from pe.population import Population
-from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Votes, release
+from pe.privacy import Account, Adjacency, Contribution, DiscreteGaussian, Histogram, Votes, release
 from pe.private import PrivateDataset
 from pe.schema import Categorical, Numeric, Schema
 
@@ -115,7 +115,7 @@ def test_every_population_has_the_planned_size_shares_and_lineage(
     how: Any, parents: int, keep: bool, variations: int, lookahead: int, nearest: int
 ) -> None:
     variations = max(variations, 0 if keep else 1)
-    this = Round(SIGMA, parents, how, 0.0, variations, keep, 0.5, lookahead, nearest)
+    this = Round(SIGMA, parents, how, 0.0, variations, keep, 0.5, lookahead, Contribution((1.0,) * nearest))
     plan = Plan(12, (this, this), shares=(0.5, 0.25, 0.25))
     generations = list(run(private(0, 0, 1, 2), plan))
     assert [generation.iteration for generation in generations] == [0, 1, 2]
@@ -179,7 +179,11 @@ def test_rare_and_empty_classes_change_nothing_about_how_it_runs(
     labels: tuple[int, ...], shares: tuple[float, ...] | None, account: Account
 ) -> None:
     """A class may have no records, no candidates, or neither."""
-    plan = Plan(10, (Round(SIGMA, 100, nearest=3), Round(SIGMA, 10, "rank", lookahead=1)), shares=shares)
+    plan = Plan(
+        10,
+        (Round(SIGMA, 100, contribution=Contribution((1.0,) * 3)), Round(SIGMA, 10, "rank", lookahead=1)),
+        shares=shares,
+    )
     generations = list(run(private(*labels), plan, release=lambda v, s, t: release(v, s, account=account, iteration=t)))
     expected = {None: 100, (0.98, 0.01, 0.01): 98, (0.0, 0.0, 1.0): 100}[shares]
     assert [len(generation.population) for generation in generations] == [10, expected, 10]
@@ -202,7 +206,7 @@ def test_each_iteration_is_charged_once_and_the_budget_stops_the_run(account: Ac
     entries = [entry for entry in account.ledger.chain("source") if entry.kind == "reserve"]
     assert [entry.body["iteration"] for entry in entries] == list(range(1, len(entries) + 1))
     assert done == list(range(len(entries) + 1))
-    fitting = account.budget.mu_squared // DiscreteGaussian(SIGMA, Fraction(1)).mu_squared
+    fitting = account.budget.limit[0] // DiscreteGaussian(SIGMA, Fraction(1)).mu_squared
     assert len(entries) == fitting > 0
 
 
@@ -289,7 +293,7 @@ def test_a_broken_lookahead_costs_nothing(account: Account) -> None:
                 release=lambda v, s, t: release(v, s, account=account, iteration=t),
             )
         )
-    assert account.spent() == 0
+    assert account.spent() == (0,)
 
 
 class Unsound(Line):
@@ -321,4 +325,4 @@ def test_an_embedder_that_fails_on_candidates_costs_nothing(
                 release=lambda v, s, t: release(v, s, account=account, iteration=t),
             )
         )
-    assert account.spent() == 0
+    assert account.spent() == (0,)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import gc
+import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -19,7 +21,7 @@ from pe import vote
 from pe.arrays import to_numpy, to_table
 from pe.errors import EmbedderError
 from pe.population import Population
-from pe.privacy import Adjacency
+from pe.privacy import Adjacency, Contribution
 from pe.private import PrivateDataset
 from pe.schema import Categorical, Numeric, Schema
 from pe.vote import cast_votes, count_labels, embed_candidates
@@ -53,76 +55,172 @@ def tables(records: list[Record]) -> tuple[pa.Table, NDArray[np.int32]]:
     return to_table({"x": x, "y": y}, SCHEMA), label.astype(np.int32)
 
 
-def private(records: list[Record]) -> PrivateDataset:
-    return PrivateDataset(*tables(records), SCHEMA)
+def private(records: list[Record], users: Sequence[int] | None = None) -> PrivateDataset:
+    return PrivateDataset(*tables(records), SCHEMA, None if users is None else np.array(users, np.int64))
 
 
 def votes_of(
-    records: list[Record], candidates: list[Record], k: int, adjacency: Adjacency = Adjacency.ADD_REMOVE
+    records: list[Record],
+    candidates: list[Record],
+    contribution: Contribution,
+    adjacency: Adjacency = Adjacency.ADD_REMOVE,
+    users: Sequence[int] | None = None,
 ) -> tuple[NDArray[np.int64], Fraction]:
     table, labels = tables(candidates)
     population, embedder = Population.of(table, labels, "test"), Points()
     vectors = embed_candidates(table, embedder)
-    votes = cast_votes(private(records), population, vectors, embedder, adjacency=adjacency, nearest=k)
-    assert votes.bins == len(candidates)
+    data = private(records, users)
+    votes = cast_votes(data, population, vectors, embedder, adjacency=adjacency, contribution=contribution)
+    assert (votes.bins, votes.grid) == (len(candidates), contribution.grid)
     return votes._count(), votes.sensitivity_squared
 
 
-def reference(records: list[Record], candidates: list[Record], k: int) -> list[int]:
-    counts = [0] * len(candidates)
-    for x, y, label in records:
+def reference(
+    records: list[Record], candidates: list[Record], contribution: Contribution, users: Sequence[int] | None = None
+) -> list[int]:
+    """The documented rule, one record and one user at a time, in exact arithmetic."""
+    vectors: dict[int, list[int]] = {}
+    for row, (x, y, label) in enumerate(records):
         own = [i for i, candidate in enumerate(candidates) if candidate[2] == label]
         order = own or list(range(len(candidates)))
         if own and x not in (NAN, INFINITE, RAISES):
             order = sorted(own, key=lambda i: ((candidates[i][0] - x) ** 2 + (candidates[i][1] - y) ** 2, i))
-        for i in order[:k]:
-            counts[i] += 1
-    return counts
+        vector = vectors.setdefault(row if users is None else users[row], [0] * len(candidates))
+        for i, weight in zip(order, contribution.weights, strict=False):
+            vector[i] += math.floor(Fraction(weight) * contribution.grid)
+    if contribution.norm is not None:
+        bound = math.floor((Fraction(contribution.norm) * contribution.grid) ** 2)
+        for user, vector in vectors.items():
+            square = sum(each * each for each in vector)
+            if square > bound:  # floor(each sqrt(bound / square)), exactly
+                vectors[user] = [math.isqrt(each * each * bound // square) for each in vector]
+    return [sum(column) for column in zip(*vectors.values(), [0] * len(candidates), strict=True)]
 
 
 labels = st.integers(0, 2)
 points = st.tuples(st.integers(-3, 9), st.integers(-3, 3), labels)  # x in 7..9 cannot be embedded
 few = st.lists(points, max_size=12)
 candidates = st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2), labels), min_size=1, max_size=12)
-neighbours = st.integers(1, 4)
+record_rules = st.one_of(
+    st.integers(1, 4).map(lambda k: Contribution((1.0,) * k)),
+    st.lists(st.sampled_from([1.0, 0.5, 1 / 3, 2.0, 0.1]), min_size=1, max_size=4).map(
+        lambda weights: Contribution.of(tuple(weights))
+    ),
+)
+user_rules = st.tuples(
+    st.lists(st.sampled_from([1.0, 0.5, 1 / 3, 2.0]), min_size=1, max_size=3), st.sampled_from([0.7, 1.0, 1.9, 3.0, 50])
+).map(lambda given: Contribution.of(tuple(given[0]), given[1]))
+adjacencies = st.sampled_from(Adjacency)
+owned = st.lists(st.tuples(points, st.integers(0, 3)), max_size=12)  # records and whose they are
 
 
-@given(few, candidates, neighbours)
-def test_votes_are_those_of_the_rule(records: list[Record], candidates: list[Record], k: int) -> None:
-    counts, _ = votes_of(records, candidates, k)
+def split(records: list[tuple[Record, int]]) -> tuple[list[Record], list[int]]:
+    return [record for record, _ in records], [user for _, user in records]
+
+
+@given(few, candidates, record_rules)
+def test_votes_are_those_of_the_rule(records: list[Record], candidates: list[Record], rule: Contribution) -> None:
+    counts, _ = votes_of(records, candidates, rule)
     assert counts.dtype == np.int64
-    assert counts.tolist() == reference(records, candidates, k)
+    assert counts.tolist() == reference(records, candidates, rule)
 
 
-@given(few, candidates, neighbours)
-def test_a_records_votes_do_not_depend_on_other_records(
-    records: list[Record], candidates: list[Record], k: int
+@given(owned, candidates, user_rules)
+def test_votes_of_users_are_those_of_the_rule(
+    records: list[tuple[Record, int]], candidates: list[Record], rule: Contribution
 ) -> None:
-    together, _ = votes_of(records, candidates, k)
-    alone = [votes_of([record], candidates, k)[0] for record in records]
+    rows, users = split(records)
+    counts, _ = votes_of(rows, candidates, rule, users=users)
+    assert counts.dtype == np.int64
+    assert counts.tolist() == reference(rows, candidates, rule, users)
+
+
+@given(few, candidates, record_rules)
+def test_a_records_votes_do_not_depend_on_other_records(
+    records: list[Record], candidates: list[Record], rule: Contribution
+) -> None:
+    together, _ = votes_of(records, candidates, rule)
+    alone = [votes_of([record], candidates, rule)[0] for record in records]
     assert together.tolist() == np.sum([np.zeros(len(candidates), int), *alone], axis=0).tolist()
 
 
-@given(few, points, candidates, neighbours)
-def test_adding_a_record_moves_the_votes_by_at_most_the_sensitivity(
-    records: list[Record], extra: Record, candidates: list[Record], k: int
+@given(owned, candidates, user_rules)
+def test_a_users_votes_do_not_depend_on_other_users(
+    records: list[tuple[Record, int]], candidates: list[Record], rule: Contribution
 ) -> None:
-    before, bound = votes_of(records, candidates, k)
-    after, _ = votes_of([*records[: len(records) // 2], extra, *records[len(records) // 2 :]], candidates, k)
+    rows, users = split(records)
+    together, bound = votes_of(rows, candidates, rule, users=users)
+    total = np.zeros(len(candidates), int)
+    for user in set(users):
+        own = [row for row, whose in records if whose == user]
+        alone, _ = votes_of(own, candidates, rule, users=[user] * len(own))
+        assert (alone**2).sum() <= bound
+        total += alone
+    assert together.tolist() == total.tolist()
+
+
+@given(few, points, candidates, record_rules)
+def test_adding_a_record_moves_the_votes_by_at_most_the_sensitivity(
+    records: list[Record], extra: Record, candidates: list[Record], rule: Contribution
+) -> None:
+    before, bound = votes_of(records, candidates, rule)
+    after, _ = votes_of([*records[: len(records) // 2], extra, *records[len(records) // 2 :]], candidates, rule)
     assert ((after - before) ** 2).sum() <= bound
     assert (after >= before).all()
 
 
-@given(st.lists(points, min_size=1, max_size=12), points, st.integers(0, 11), candidates, neighbours)
+@given(st.lists(points, min_size=1, max_size=12), points, st.integers(0, 11), candidates, record_rules)
 def test_replacing_a_record_moves_the_votes_by_at_most_the_sensitivity(
-    records: list[Record], other: Record, place: int, candidates: list[Record], k: int
+    records: list[Record], other: Record, place: int, candidates: list[Record], rule: Contribution
 ) -> None:
     place %= len(records)
-    before, bound = votes_of(records, candidates, k, Adjacency.REPLACE_ONE)
-    after, _ = votes_of([*records[:place], other, *records[place + 1 :]], candidates, k, Adjacency.REPLACE_ONE)
+    before, bound = votes_of(records, candidates, rule, Adjacency.REPLACE_ONE)
+    after, _ = votes_of([*records[:place], other, *records[place + 1 :]], candidates, rule, Adjacency.REPLACE_ONE)
     assert ((after - before) ** 2).sum() <= bound
-    if k == 1:
-        assert after.sum() == before.sum() == len(records)
+    if rule.nearest == 1:
+        assert after.sum() == before.sum() == len(records) * rule.steps[0]
+
+
+@given(owned, owned, candidates, user_rules, adjacencies)
+def test_removing_or_replacing_a_user_moves_the_votes_by_at_most_the_sensitivity(
+    records: list[tuple[Record, int]],
+    others: list[tuple[Record, int]],
+    candidates: list[Record],
+    rule: Contribution,
+    adjacency: Adjacency,
+) -> None:
+    """Whatever the user's records are, however many, in however many labels."""
+    before, bound = votes_of(*_swapped(split(records), candidates, rule, adjacency))
+    rest = [(row, user) for row, user in records if user != 0]
+    replaced = rest if adjacency == Adjacency.ADD_REMOVE else rest + [(row, 0) for row, _ in others]
+    after, _ = votes_of(*_swapped(split(replaced), candidates, rule, adjacency))
+    assert ((after - before) ** 2).sum() <= bound
+    if adjacency == Adjacency.ADD_REMOVE:
+        assert (after <= before).all()
+
+
+def _swapped(
+    records: tuple[list[Record], list[int]], candidates: list[Record], rule: Contribution, adjacency: Adjacency
+) -> tuple[list[Record], list[Record], Contribution, Adjacency, list[int]]:
+    return records[0], candidates, rule, adjacency, records[1]
+
+
+@pytest.mark.parametrize("spread", [1, 3])
+def test_a_user_in_many_labels_is_bounded_over_all_of_them(spread: int) -> None:
+    """Bounded label by label, a user in L labels would reach sqrt(L) times the bound."""
+    candidates = [(0, 0, label) for label in range(3)]
+    records = [(0, 0, row % spread) for row in range(300)]
+    counts, bound = votes_of(records, candidates, Contribution.of(norm=2.0), users=[7] * 300)
+    assert bound == 128**2
+    assert bound * 0.97 < (counts**2).sum() <= bound
+    assert np.count_nonzero(counts) == spread
+
+
+def test_users_within_the_bound_keep_every_vote() -> None:
+    counts, _ = votes_of(
+        [(0, 0, 0)] * 3 + [(0, 0, 1)] * 4, [(0, 0, 0), (0, 0, 1)], Contribution.of(norm=5.0), users=[1] * 7
+    )
+    assert counts.tolist() == [3 * 64, 4 * 64]
 
 
 @pytest.mark.parametrize(
@@ -130,10 +228,19 @@ def test_replacing_a_record_moves_the_votes_by_at_most_the_sensitivity(
 )
 def test_the_declared_sensitivity_is_reached(adjacency: str, k: int, bound: int) -> None:
     """It is no larger than it need be: a record far from another moves K votes each way."""
-    candidates = [(-2, 0, 0)] * 3 + [(2, 0, 0)] * 3
-    before, declared = votes_of([(-2, 0, 0)], candidates, k, Adjacency(adjacency))
-    after, _ = votes_of([] if adjacency == "add-remove" else [(2, 0, 0)], candidates, k, Adjacency(adjacency))
+    candidates, rule = [(-2, 0, 0)] * 3 + [(2, 0, 0)] * 3, Contribution((1.0,) * k)
+    before, declared = votes_of([(-2, 0, 0)], candidates, rule, Adjacency(adjacency))
+    after, _ = votes_of([] if adjacency == "add-remove" else [(2, 0, 0)], candidates, rule, Adjacency(adjacency))
     assert ((after - before) ** 2).sum() == declared == bound
+
+
+@given(owned, st.sampled_from([0.5, 1.0, 3.0]))
+def test_the_label_counts_of_users_are_bounded_together(records: list[tuple[Record, int]], norm: float) -> None:
+    rows, users = split(records)
+    rule = Contribution.of(norm=norm)
+    counts = count_labels(private(rows, users), Adjacency.ADD_REMOVE, rule)._count()
+    centres = [(0, 0, label) for label in range(3)]
+    assert counts.tolist() == reference([(0, 0, label) for _, _, label in rows], centres, rule, users)
 
 
 @given(few)
@@ -157,7 +264,7 @@ def test_nothing_private_is_read_before_the_count_and_each_record_is_embedded_on
 
 def test_embeddings_are_forgotten_with_their_data_set() -> None:
     before = len(vote._embedded)
-    counts, _ = votes_of([(1, 1, 0)], [(0, 0, 0)], 1)
+    counts, _ = votes_of([(1, 1, 0)], [(0, 0, 0)], Contribution())
     gc.collect()
     assert counts.tolist() == [1]
     assert len(vote._embedded) == before

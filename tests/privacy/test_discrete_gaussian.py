@@ -19,7 +19,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2
 
 from pe.errors import BudgetExceededError, ConfigError
-from pe.privacy import Adjacency, Budget, DiscreteGaussian, Ledger, discrete_gaussian, gdp, votes_sensitivity_squared
+from pe.privacy import Adjacency, Budget, Contribution, DiscreteGaussian, Ledger, discrete_gaussian, gdp
 from pe.privacy.discrete_gaussian import SIGMA_STEPS, gdp_mu_squared, sample, sigma_for
 
 from .test_gdp import VECTORS, decimal
@@ -133,14 +133,14 @@ def test_exactly_T_rounds_fit_a_budget(
     name = f"source {next(_SOURCES)}"
     ledger.create(name, budget)
     account = ledger.account(name, run="run", budget=budget, config="")
-    sensitivity_squared = votes_sensitivity_squared(adjacency, nearest)
-    mechanism = DiscreteGaussian(sigma_for(budget.mu_squared / rounds, sensitivity_squared), sensitivity_squared)
+    sensitivity_squared = Contribution((1.0,) * nearest).sensitivity_squared(adjacency)
+    mechanism = DiscreteGaussian(sigma_for(budget.limit[0] / rounds, sensitivity_squared), sensitivity_squared)
     for iteration in range(1, rounds + 1):
         account.reserve(mechanism, purpose="votes", iteration=iteration, bins=1)
     assert account.epsilon_spent() <= epsilon * (1 + 1e-9)
     with pytest.raises(BudgetExceededError):
         account.reserve(mechanism, purpose="votes", iteration=rounds + 1, bins=1)
-    assert account.spent() == rounds * mechanism.mu_squared <= budget.mu_squared
+    assert account.spent()[0] == rounds * mechanism.mu_squared <= budget.limit[0]
 
 
 # -- the sampler ---------------------------------------------------------------------------------------------------

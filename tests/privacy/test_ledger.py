@@ -21,7 +21,7 @@ from pe.privacy.ledger import canonical, entry_hash, granted, spent
 ONE = Fraction(1)
 BUDGET = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
 COARSE = DiscreteGaussian(Fraction(40), ONE)  # about epsilon 0.1 at delta 1e-6
-WHOLE = DiscreteGaussian(sigma_for(BUDGET.mu_squared, ONE), ONE)  # all of BUDGET
+WHOLE = DiscreteGaussian(sigma_for(BUDGET.limit[0], ONE), ONE)  # all of BUDGET
 
 Python = Callable[..., CompletedProcess[str]]
 
@@ -48,7 +48,7 @@ def test_a_charge_is_recorded_with_all_that_it_paid_for(account: Account) -> Non
     assert (entry.hash, entry.kind, entry.number) == (digest, "reserve", 1)
     body = dict(entry.body)
     assert body.pop("time").endswith("Z")
-    assert Fraction(body.pop("mu_squared")) == account.spent() > Fraction(2) / Fraction(81, 2) ** 2
+    assert Fraction(body.pop("cost")[0]) == account.spent()[0] > Fraction(2) / Fraction(81, 2) ** 2
     assert body == {
         "run": "run",
         "config": "config",
@@ -56,6 +56,7 @@ def test_a_charge_is_recorded_with_all_that_it_paid_for(account: Account) -> Non
         "purpose": "votes",
         "mechanism": "discrete gaussian",
         "bins": 3,
+        "grid": 1,
         "sensitivity_squared": "2",
         "sigma": "81/2",
         "run_epsilon": 1.0,
@@ -77,7 +78,7 @@ def test_a_charge_beyond_the_sources_grant_is_refused_whichever_run_spent_it(led
     other = ledger.account("source", run="second run", budget=BUDGET, config="config")
     with pytest.raises(BudgetExceededError, match=r"source 'source'.*Nothing was charged or released for it"):
         charge(other)
-    assert other.spent() == 0
+    assert other.spent() == (0,)
 
 
 def test_raising_the_grant_lets_another_run_spend_the_difference(ledger: Ledger, account: Account) -> None:
@@ -253,7 +254,7 @@ def test_an_edited_entry_is_noticed_before_anything_is_charged(ledger: Ledger, a
 def test_an_entry_rewritten_with_a_fitting_hash_still_lacks_its_mac(ledger: Ledger, account: Account) -> None:
     charge(account, WHOLE)
     first, entry = ledger.chain("source")
-    body = entry.body | {"mu_squared": "0"}
+    body = entry.body | {"cost": ["0"]}
     digest = entry_hash(first.hash, "source", 1, "reserve", body)
     execute(ledger, "UPDATE entries SET body = ?, hash = ? WHERE number = 1", canonical(body), digest)
     with pytest.raises(LedgerError, match="altered"):
@@ -346,7 +347,7 @@ def test_a_witness_that_cannot_be_written_says_that_the_charge_stays(
     with pytest.raises(LedgerError, match="stays spent"):
         charge(account)
     monkeypatch.undo()
-    assert account.spent() == COARSE.mu_squared
+    assert account.spent() == (COARSE.mu_squared,)
 
 
 # -- damage --------------------------------------------------------------------------------------------------------
@@ -469,10 +470,10 @@ def test_eight_processes_on_one_ledger_never_spend_more_than_the_grant(
     assert done.stderr == ""
     successes = [int(word) for word in done.stdout.split()]
     chain = account.ledger.chain("source")
-    fitting = BUDGET.mu_squared // COARSE.mu_squared
+    fitting = BUDGET.limit[0] // COARSE.mu_squared
     assert len(successes) == 8
     assert sum(successes) == len(chain) - 1 == fitting
-    assert spent(chain) <= BUDGET.mu_squared
+    assert spent(chain)[0] <= BUDGET.limit[0]
     assert len({entry.hash for entry in chain}) == len(chain)
 
 
@@ -501,6 +502,6 @@ def test_a_kill_between_reservation_and_noise_keeps_the_charge(
 ) -> None:
     done = python(KILLED, account.ledger.path, tmp_path / "keys" / "ledger.key", WHOLE.sigma)
     assert (done.returncode, done.stderr) == (-9, "")
-    assert account.spent() == WHOLE.mu_squared
+    assert account.spent() == (WHOLE.mu_squared,)
     with pytest.raises(BudgetExceededError):
         charge(account)

@@ -75,7 +75,7 @@ def test_a_charge_whose_histogram_was_lost_stays_spent_and_the_run_ends_within_i
     assert completed == "3"
     assert "iteration 4 needs epsilon" in why
     chain = pe.Ledger(people / "ledger.sqlite3").chain("people")
-    assert spent(chain) <= pe.Budget(1.0, 1e-5, pe.Adjacency.ADD_REMOVE).mu_squared
+    assert spent(chain)[0] <= pe.Budget(1.0, 1e-5, pe.Adjacency.ADD_REMOVE).limit[0]
     release = people / "run" / "release"
     certificate = read_certificate(release / "certificate.json")
     assert certificate["iterations"] == {"completed": 3, "planned": 4}

@@ -38,11 +38,11 @@ def plant(point: str, iteration: int) -> None:
     now = {"iteration": -1}
     reserve, count_noise = Account.reserve, DiscreteGaussian.add_noise
 
-    def reserving(self, mechanism, *, purpose, iteration, bins):
-        now["iteration"] = iteration
+    def reserving(self, mechanism, **keys):
+        now["iteration"] = keys["iteration"]
         if point == "reserve" and now["iteration"] == wanted:
             die()
-        entry = reserve(self, mechanism, purpose=purpose, iteration=iteration, bins=bins)
+        entry = reserve(self, mechanism, **keys)
         if point == "count" and now["iteration"] == wanted:
             die()
         return entry
