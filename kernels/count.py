@@ -48,12 +48,13 @@ def bounded_sum(
     norms = np.add.reduceat(value * value, starts)
     over = norms > bound_squared
     if over.any():
-        # correctly rounded operations on one group's numbers: the same result in any batch
+        # correctly rounded operations on one group's numbers: the same result in any batch. The last factor keeps a
+        # result that is a whole number in exact arithmetic from falling below it.
         factors = np.where(over, np.sqrt(bound_squared / np.maximum(norms, 1)), 1.0)
-        scaled = np.trunc(value * np.repeat(factors, lengths)).astype(np.int64)
+        scaled = np.trunc(value * np.repeat(factors, lengths) * (1 + 2.0**-40)).astype(np.int64)
         value = np.where(np.repeat(over, lengths), scaled, value)
         still = np.repeat(np.add.reduceat(value * value, starts) > bound_squared, lengths)
-        value = np.where(still, np.sign(value) * (np.abs(value) - 1).clip(0), value)  # undoes a rounding up
+        value = np.where(still, np.sign(value) * (np.abs(value) - 1).clip(0), value)
     total = np.zeros(size, np.int64)
     np.add.at(total, bin_, value)
     return total

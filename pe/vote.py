@@ -128,11 +128,11 @@ def embed_candidates(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]
 def _embed_private(private: PrivateDataset, embedder: Embedder) -> _Embedded:
     cache = _embedded.setdefault(private, {})
     if embedder.name not in cache:
-        cache[embedder.name] = quantise(_embed_rows(private._records, embedder), embedder.scale, embedder.limit)
+        cache[embedder.name] = quantise(embed_rows(private._records, embedder), embedder.scale, embedder.limit)
     return cache[embedder.name]
 
 
-def _embed_rows(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]:
+def embed_rows(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]:
     """Embeddings of private records; a record on which the embedder fails becomes NaN, and no other record with it."""
     n = table.num_rows
     if n == 0:
@@ -146,4 +146,4 @@ def _embed_rows(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]:
     if n == 1:
         return np.full((1, embedder.dim), np.nan, np.float32)
     halves = (table.slice(0, n // 2), table.slice(n // 2))
-    return np.concatenate([_embed_rows(half, embedder) for half in halves])
+    return np.concatenate([embed_rows(half, embedder) for half in halves])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe.kernels.count import count
+from pe.kernels.count import bounded_sum, count
 
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3)), st.integers(7, 10))
@@ -28,3 +30,64 @@ def test_an_id_outside_the_bins_is_refused_without_quoting_it(ids: list[int]) ->
 
 def test_no_ids_count_to_zeros() -> None:
     assert count(np.empty(0, np.int64), 4).tolist() == [0, 0, 0, 0]
+
+
+entries = st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 3), st.integers(-50, 50)), max_size=30)
+
+
+def columns(rows: list[tuple[int, int, int]]) -> list[np.ndarray]:
+    return list(np.array(rows, np.int64).reshape(-1, 3).T)
+
+
+def scaled(rows: list[tuple[int, int, int]], size: int, bound_squared: int) -> dict[int, list[int]]:
+    """Each group's vector, scaled to the bound and rounded towards zero, in exact arithmetic."""
+    vectors: dict[int, list[int]] = {}
+    for group, bin_, value in rows:
+        vectors.setdefault(group, [0] * size)[bin_] += value
+    for group, vector in vectors.items():
+        square = sum(each * each for each in vector)
+        if square > bound_squared:
+            sized = [math.isqrt(each * each * bound_squared // square) for each in vector]
+            vectors[group] = [int(math.copysign(new, old)) for new, old in zip(sized, vector, strict=True)]
+    return vectors
+
+
+@given(entries, st.integers(1, 20000))
+def test_bounded_sums_are_those_of_exact_arithmetic(rows: list[tuple[int, int, int]], bound_squared: int) -> None:
+    found = bounded_sum(*columns(rows), 4, bound_squared)
+    assert found.dtype == np.int64
+    vectors = scaled(rows, 4, bound_squared)
+    assert found.tolist() == [sum(vector[b] for vector in vectors.values()) for b in range(4)]
+
+
+@given(entries, st.integers(1, 500), st.randoms(use_true_random=False))
+def test_no_group_adds_more_than_the_bound_whatever_the_others_and_the_order(
+    rows: list[tuple[int, int, int]], bound_squared: int, random: Random
+) -> None:
+    whole = bounded_sum(*columns(rows), 4, bound_squared)
+    parts = np.zeros(4, np.int64)
+    for group in {group for group, _, _ in rows}:
+        alone = bounded_sum(*columns([row for row in rows if row[0] == group]), 4, bound_squared)
+        assert (alone**2).sum() <= bound_squared
+        parts += alone
+    random.shuffle(rows)
+    assert whole.tolist() == parts.tolist() == bounded_sum(*columns(rows), 4, bound_squared).tolist()
+
+
+@pytest.mark.parametrize("value", [2**31, 2**60, -(2**60)])
+@pytest.mark.parametrize("bound", [1, 1000, 2**26])
+def test_extreme_values_do_not_overflow(value: int, bound: int) -> None:
+    rows = [(0, bin_, value) for bin_ in range(4)]
+    found = bounded_sum(*columns(rows), 4, bound**2)
+    assert (np.abs(found) <= bound / 2).all()
+    assert (np.sign(found) == (np.sign(value) if bound > 1 else 0)).all()
+
+
+@pytest.mark.parametrize("bin_", [-1, 4])
+def test_a_bin_outside_is_refused_without_quoting_it(bin_: int) -> None:
+    with pytest.raises(ValueError, match=r"^expected bins in \[0, size\)$"):
+        bounded_sum(*columns([(0, bin_, 1)]), 4, 1)
+
+
+def test_nothing_sums_to_zeros() -> None:
+    assert bounded_sum(*columns([]), 4, 1).tolist() == [0, 0, 0, 0]

@@ -1,0 +1,238 @@
+"""One-shot sums over the private records: marginals, and means of random Fourier features. Released like votes.
+
+Every unit adds an integer vector whose squared L2 norm is bounded, and the bound is enforced in integers. What comes
+out is a ``Votes`` object: nothing is read before ``release`` has charged for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pe.arrays import to_numpy
+from pe.errors import ConfigError
+from pe.kernels.count import bounded_sum
+from pe.kernels.quantise import quantise
+from pe.privacy.budget import Adjacency, Unit
+from pe.privacy.contribution import sensitivity_squared
+from pe.privacy.release import Votes
+from pe.private import PrivateDataset
+from pe.protocols import Embedder
+from pe.schema import Categorical, Numeric, Schema
+from pe.vote import embed_rows
+
+CHUNK = 2**15
+"""Records whose vectors are in memory at a time; a user's records are never parted, however many they are."""
+
+
+class Features(Protocol):
+    """A public map of each record to a sparse integer vector, in grid steps.
+
+    ``bound_squared`` bounds every record's squared norm, ``signed`` says whether entries may be negative. ``vectors``
+    returns bins int64 (n, m), distinct within a row, and values int64 (n, m); each row depends on its record alone.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def bins(self) -> int: ...
+    @property
+    def grid(self) -> int: ...
+    @property
+    def bound_squared(self) -> int: ...
+    @property
+    def signed(self) -> bool: ...
+
+    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+
+
+def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency, norm: float | None = None) -> Votes:
+    """The sum of all records' vectors, to be released.
+
+    norm  for unit "user": the L2 norm, in votes, to which each user's summed vector is scaled down.
+    """
+    user_bound = None if norm is None else math.floor((norm * features.grid) ** 2)
+    bound = features.bound_squared if user_bound is None else user_bound
+
+    def counts() -> NDArray[np.int64]:
+        groups = np.arange(len(private._labels)) if user_bound is None else private.users
+        total = np.zeros(features.bins, np.int64)
+        for rows in _chunks(groups):
+            bins, values = features.vectors(private._records.take(rows), private._labels[rows])
+            owners = np.repeat(groups[rows], bins.shape[1])
+            total += bounded_sum(owners, bins.reshape(-1), values.reshape(-1), features.bins, bound)
+        return total
+
+    return Votes(
+        counts,
+        features.bins,
+        sensitivity_squared(bound, adjacency, signed=features.signed),
+        adjacency,
+        features.name,
+        unit=Unit.RECORD if norm is None else Unit.USER,
+        grid=features.grid,
+    )
+
+
+def _chunks(groups: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Rows in the order of their groups, ``CHUNK`` or more at a time, no group parted."""
+    order = np.argsort(groups, kind="stable")
+    ends = np.flatnonzero(np.diff(groups[order], append=-1)) + 1  # groups are >= 0
+    start = 0
+    for end in ends.tolist():
+        if end - start >= CHUNK or end == len(order):
+            yield order[start:end]
+            start = end
+
+
+@dataclass(frozen=True)
+class Marginals:
+    """Histograms over sets of columns: each record adds one to one cell of each, so its norm is their square root.
+
+    columns  the sets; a name may be the label's.
+    cells    how many equal cells a numeric column is cut into.
+    grid     steps per count: more than 1 where users' vectors are scaled down.
+    """
+
+    schema: Schema
+    columns: tuple[tuple[str, ...], ...]
+    cells: int = 16
+    grid: int = 1
+
+    name = "marginals"
+    signed = False
+
+    def __post_init__(self) -> None:
+        if not self.columns or self.cells < 1 or self.grid < 1:
+            raise ConfigError("expected at least one set of columns, one cell and one step. Nothing was spent.")
+        for names in self.columns:
+            for name in names:
+                if not isinstance(self.schema.column(name), (Categorical, Numeric)):
+                    raise ConfigError(f"column '{name}' has no cells: expected a number or categories.")
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Cells along each column, one tuple per set."""
+        return [tuple(self._size(name) for name in names) for names in self.columns]
+
+    @property
+    def bins(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def bound_squared(self) -> int:
+        return len(self.columns) * self.grid**2
+
+    def tables(self, sums: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Released sums, float64 (bins,), as one array per set, one axis per column."""
+        ends = list(accumulate(math.prod(shape) for shape in self.shapes))
+        parts = np.split(sums, ends[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        codes = {name: self._codes(name, table, labels) for names in self.columns for name in names}
+        bins, start = [], 0
+        for names, shape in zip(self.columns, self.shapes, strict=True):
+            bins.append(start + np.ravel_multi_index([codes[name] for name in names], shape))
+            start += math.prod(shape)
+        found = np.stack(bins, axis=1).astype(np.int64)
+        return found, np.full_like(found, self.grid)
+
+    def _size(self, name: str) -> int:
+        column = self.schema.column(name)
+        return len(column.values) if isinstance(column, Categorical) else self.cells
+
+    def _codes(self, name: str, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
+        column = self.schema.column(name)
+        if name == self.schema.label:
+            return labels.astype(np.int64)
+        values = to_numpy(table, column)
+        if isinstance(column, Numeric):
+            width = (column.maximum - column.minimum) / self.cells or 1.0
+            values = np.clip(np.floor((values - column.minimum) / width), 0, self.cells - 1)
+        return values.astype(np.int64)
+
+
+PHASES = 2**16
+"""Steps of a full turn."""
+
+_FRACTION = 2**8
+"""Finer steps in which frequencies are given, so that rounding them does not add up over an embedding's entries."""
+
+
+class FourierMean:
+    """Sum of cosines and sines of random projections of the records' embeddings, per label (Rahimi and Recht 2007).
+
+    One release of it estimates the kernel mean of the private records, for any number of later rounds (DP-KDE). All of
+    it is integer arithmetic: a record's quantised embedding times integer frequencies is its phase, in 2**16 steps of a
+    turn, and its features are table entries. So a record's vector is the same in any batch, on any machine, and its
+    norm is bounded exactly. A record that cannot be embedded adds nothing.
+
+    frequencies  float64 (dim, features), in radians per unit of the embedding: public, drawn by the caller.
+    amplitude    steps of a cosine's largest value.
+    """
+
+    name = "Fourier mean"
+    grid = 1
+    signed = True
+
+    def __init__(
+        self, embedder: Embedder, frequencies: NDArray[np.float64], labels: int = 1, amplitude: int = 32
+    ) -> None:
+        turns = np.asarray(frequencies, np.float64) / (2 * math.pi * embedder.scale) * PHASES * _FRACTION
+        if turns.ndim != 2 or turns.shape[0] != embedder.dim or not np.isfinite(turns).all():
+            raise ConfigError(
+                f"expected finite frequencies of shape ({embedder.dim}, features), got {turns.shape}. "
+                "Nothing was spent."
+            )
+        self.embedder = embedder
+        self.labels = labels
+        self.amplitude = amplitude
+        self._steps = np.rint(turns)
+        if np.abs(self._steps).sum(axis=0).max(initial=0) * embedder.limit >= 2**53:
+            raise ConfigError("frequencies are too large for exact phases: lower them. Nothing was spent.")
+        angles = np.arange(PHASES) * (2 * math.pi / PHASES)
+        self._table = np.rint(amplitude * np.stack([np.cos(angles), np.sin(angles)])).astype(np.int64)
+
+    @property
+    def features(self) -> int:
+        return int(self._steps.shape[1])
+
+    @property
+    def bins(self) -> int:
+        return self.labels * 2 * self.features
+
+    @property
+    def bound_squared(self) -> int:
+        return self.features * int((self._table**2).sum(axis=0).max())
+
+    def entries(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Cosines, then sines, of embeddings float32 (n, dim): int64 (n, 2 features); zero where not finite."""
+        quantised, finite = quantise(vectors, self.embedder.scale, self.embedder.limit)
+        phases = quantised.astype(np.float64) @ self._steps  # whole numbers below 2**53: exact in any order
+        turn = np.floor(phases / _FRACTION).astype(np.int64) % PHASES
+        found: NDArray[np.int64] = np.concatenate([self._table[0][turn], self._table[1][turn]], axis=1)
+        found[~finite] = 0
+        return found
+
+    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        values = self.entries(embed_rows(table, self.embedder))
+        width = values.shape[1]
+        return labels[:, None].astype(np.int64) * width + np.arange(width), values
+
+    def means(self, sums: NDArray[np.float64], sizes: Sequence[float]) -> NDArray[np.float64]:
+        """Released sums, float64 (bins,), over the (noisy) sizes of the labels: float64 (labels, 2 features).
+
+        Scaled so that each record's vector has norm 1.
+        """
+        per_label = sums.reshape(self.labels, -1) / (self.amplitude * math.sqrt(self.features))
+        found: NDArray[np.float64] = per_label / np.maximum(np.asarray(sizes, np.float64), 1.0)[:, None]
+        return found
