@@ -81,6 +81,46 @@ def test_from_a_public_sample_to_a_verified_release(project: Path, run) -> None:
     assert CANARY not in everything
 
 
+PRIVACY, EVOLUTION = 'adjacency = "add-remove"', "[evolution]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (PRIVACY, 'accountant = "renyi:20"\nadjacency = "add-remove"'),
+        (PRIVACY, 'adjacency = "replace-one"'),
+        (EVOLUTION, "[evolution]\nbudget_weights = { geometric = 4 }"),
+        (EVOLUTION, '[evolution]\nbudget_weights = "constant"'),
+        (EVOLUTION, "[evolution]\nbudget_weights = [1, 2, 3]\nvote_weights = [1, 0.5, 0.25]"),
+    ],
+)
+def test_every_way_to_spend_the_budget_spends_it_and_verifies(project: Path, run, old: str, new: str) -> None:
+    config = project / "pe.toml"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+    rounds = json.loads(run("plan", config, "--json").out)["iterations"]
+    if "geometric" in new:
+        assert rounds[0]["sigma"] == pytest.approx(2 * rounds[2]["sigma"], rel=1e-2)
+    done = run("synthesize", config, "--create", "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert 0.99 < facts["epsilon_spent"] <= 1.0
+    assert run("budget", "verify", facts["certificate"]).code == 0
+
+
+def test_a_source_may_be_granted_per_user_and_under_another_accountant(run) -> None:
+    terms = ("--epsilon", 1, "--delta", 1e-6, "--adjacency", "add-remove", "--unit", "user")
+    created = run("budget", "create", "people", *terms, "--accountant", "renyi", "--json")
+    assert created.code == 0, created.err
+    facts = json.loads(created.out)
+    assert (facts["unit"], facts["accountant"], facts["order"]) == ("user", "renyi", "22")
+    assert "per user, accountant renyi:22" in run("budget", "show").out
+    wrong = run("budget", "create", "others", *terms, "--accountant", "moments")
+    assert wrong.code == 2
+    assert "expected accountant 'gdp'" in wrong.err
+
+
 def test_a_second_run_on_a_spent_source_is_refused_until_more_is_granted(project: Path, run) -> None:
     config = project / "pe.toml"
     assert run("synthesize", config, "--create").code == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import pe.errors
 from pe.errors import BudgetExceededError, LedgerError, PEError, PrivateDataError
-from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Votes, discrete_gaussian, release
+from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Unit, Votes, discrete_gaussian, release
 from pe.shield import shielded
 
 ONE = Fraction(1)
@@ -171,3 +171,22 @@ def test_votes_bounded_under_another_adjacency_are_refused_before_the_charge(acc
     with pytest.raises(LedgerError, match=r"holds under replace-one adjacency.*under add-remove.*Nothing was spent"):
         release(votes, SIGMA, account=account, iteration=1)
     assert account.spent() == (0,)
+
+
+def test_votes_bounded_for_another_unit_are_refused_before_the_charge(account: Account) -> None:
+    votes = Votes(lambda: pytest.fail("counted"), 2, ONE, ADD, unit=Unit.USER)
+    with pytest.raises(LedgerError, match=r"per user.*per record.*Nothing was spent"):
+        release(votes, SIGMA, account=account, iteration=1)
+    assert account.spent() == (0,)
+
+
+def test_on_a_finer_grid_the_same_noise_in_votes_costs_the_same(account: Account) -> None:
+    """Sums and noise are whole steps; sigma is given, and the histogram read, in votes."""
+    exact = np.full(20_000, 64 * 7, np.int64)
+    votes = Votes(exact.copy, len(exact), Fraction(64**2), ADD, grid=64)
+    histogram = release(votes, SIGMA, account=account, iteration=1)
+    entry = account.ledger.chain("source")[-1].body
+    assert (entry["sigma"], entry["sensitivity_squared"], entry["grid"]) == ("2560", "4096", 64)
+    assert float(account.spent()[0]) == pytest.approx(float(DiscreteGaussian(SIGMA, ONE).mu_squared), rel=1e-4)
+    assert histogram.votes.mean() == pytest.approx(7, abs=7 * 40 / np.sqrt(len(exact)))
+    assert histogram.votes.std() == pytest.approx(40, rel=7 / np.sqrt(2 * len(exact)))
