@@ -214,11 +214,11 @@ def test_a_key_that_cannot_be_read_is_an_error(ledger: Ledger, tmp_path: Path) -
         Ledger(ledger.path, key=tmp_path / "directory")
 
 
-def test_another_key_fits_no_entry(ledger: Ledger, account: Account, tmp_path: Path) -> None:
+def test_another_key_does_not_open_the_ledger(ledger: Ledger, account: Account, tmp_path: Path) -> None:
     Ledger(tmp_path / "other.sqlite3", key=tmp_path / "other" / "key", create=True)
-    stranger = Ledger(ledger.path, key=tmp_path / "other" / "key")
-    with pytest.raises(LedgerError, match=r"entry 0 of source 'source'.*Nothing was spent"):
-        stranger.chain("source")
+    for create in (False, True):
+        with pytest.raises(LedgerError, match=r"belongs to another key.*Nothing was spent"):
+            Ledger(ledger.path, key=tmp_path / "other" / "key", create=create)
 
 
 # -- tampering -----------------------------------------------------------------------------------------------------
@@ -284,9 +284,11 @@ def test_a_ledger_replaced_by_an_empty_one_is_noticed(ledger: Ledger, account: A
     charge(account)
     ledger.close()
     ledger.path.write_bytes(b"")
-    again = Ledger(ledger.path, key=tmp_path / "keys" / "ledger.key", create=True)
-    with pytest.raises(LedgerError, match="rolled back"):
-        again.create("source", BUDGET)
+    for create in (False, True):
+        with pytest.raises(LedgerError, match=r"is gone although budget was spent.*Nothing was spent"):
+            Ledger(ledger.path, key=tmp_path / "keys" / "ledger.key", create=create)
+    with pytest.raises(LedgerError, match="is gone although budget was spent"):
+        charge(account)
 
 
 def test_a_ledger_restored_from_an_older_copy_is_noticed(ledger: Ledger, account: Account, tmp_path: Path) -> None:
