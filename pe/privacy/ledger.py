@@ -26,7 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
+from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnconfirmedError, UnknownSourceError
 from pe.privacy import gdp
 from pe.privacy.budget import Adjacency, Budget, Unit
 from pe.privacy.mechanism import DiscreteGaussian
@@ -240,8 +240,8 @@ class Ledger:
         """Call after the commit: the witness may lag behind the ledger, never lead it."""
         try:
             self._witness.advance(entry.source, entry.number, entry.hash)
-        except OSError as error:
-            raise LedgerError(
+        except (OSError, LedgerError) as error:
+            raise UnconfirmedError(
                 f"entry {entry.number} of source '{entry.source}' is in the ledger, but its witness beside the key "
                 f"could not be written ({type(error).__name__}): free the disk, or make it writable. A charge in that "
                 "entry stays spent."
@@ -297,11 +297,26 @@ class Account:
     budget: Budget
     config: str
 
-    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int) -> str:
-        """Charge one release durably and return the entry's hash; raise BudgetExceededError if it does not fit."""
+    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int, attempt: str) -> str:
+        """Charge one release durably and return the entry's hash; raise BudgetExceededError if it does not fit.
+
+        ``attempt`` is drawn at random for every attempt at a release. After an UnconfirmedError, and before anything
+        was counted, the same one may be used again: an entry that is there is returned and not charged twice.
+        """
+        if not attempt:
+            raise ConfigError("expected the id of an attempt, got an empty one. Nothing was spent.")
         cost = mechanism.mu_squared
         with self.ledger._transaction() as connection:
             chain = self.ledger._require(connection, self.source)
+            if paid := _paid(chain, self.run, iteration, purpose, attempt):
+                same = {"sigma": str(mechanism.sigma), "sensitivity_squared": str(mechanism.sensitivity_squared)}
+                if not (same | {"bins": bins}).items() <= paid.body.items():
+                    raise LedgerError(
+                        f"attempt {attempt} at iteration {iteration} was charged for another release (entry "
+                        f"{paid.number} of source '{self.source}'): begin a new attempt. Nothing was spent by this "
+                        "call."
+                    )
+                return self.ledger._witnessed(paid).hash
             total, mine = spent(chain) + cost, spent(chain, self.run) + cost
             for limit, sum_, owner in (
                 (granted(chain), total, f"source '{self.source}'"),
@@ -318,6 +333,7 @@ class Account:
                 "config": self.config,
                 "iteration": iteration,
                 "purpose": purpose,
+                "attempt": attempt,
                 "mechanism": "discrete gaussian",
                 "bins": bins,
                 "sensitivity_squared": str(mechanism.sensitivity_squared),
@@ -349,6 +365,12 @@ def spent(chain: list[Entry], run: str | None = None) -> Fraction:
     """Sum of the squared GDP parameters of all reservations, or of one run's."""
     rows = (entry.body for entry in chain if entry.kind == "reserve" and run in (None, entry.body["run"]))
     return sum((Fraction(body["mu_squared"]) for body in rows), Fraction(0))
+
+
+def _paid(chain: list[Entry], run: str, iteration: int, purpose: str, attempt: str) -> Entry | None:
+    """The charge of an attempt, if there is one: read from the verified chain, not from the index."""
+    wanted = {"run": run, "iteration": iteration, "purpose": purpose, "attempt": attempt}.items()
+    return next((entry for entry in chain if entry.kind == "reserve" and wanted <= entry.body.items()), None)
 
 
 def _mu(mu_squared: Fraction) -> float:

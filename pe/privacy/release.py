@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.errors import LedgerError, PrivateDataError
+from pe.errors import LedgerError, PrivateDataError, UnconfirmedError
 from pe.privacy.budget import Adjacency
 from pe.privacy.ledger import Account
 from pe.privacy.mechanism import DiscreteGaussian
@@ -72,7 +74,18 @@ def release(votes: Votes, sigma: Fraction, *, account: Account, iteration: int) 
             f"under {account.budget.adjacency}. Nothing was spent."
         )
     mechanism = DiscreteGaussian(sigma, votes.sensitivity_squared)
-    entry = account.reserve(mechanism, purpose=votes.purpose, iteration=iteration, bins=votes.bins)
+    charge = partial(
+        account.reserve,
+        mechanism,
+        purpose=votes.purpose,
+        iteration=iteration,
+        bins=votes.bins,
+        attempt=secrets.token_hex(16),
+    )
+    try:
+        entry = charge()
+    except UnconfirmedError:
+        entry = charge()  # nothing was counted yet, and the same attempt is not charged twice
     counts = shielded(f"counting {votes.purpose}", votes._count, "Its charge stays spent.")
     if counts.shape != (votes.bins,) or counts.dtype != np.int64:
         raise PrivateDataError(f"counting {votes.purpose}: expected {votes.bins} int64 counts; the charge stays spent.")

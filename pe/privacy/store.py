@@ -29,6 +29,10 @@ TABLES = (
     """CREATE TABLE fingerprints (
         source TEXT NOT NULL, run TEXT NOT NULL, fingerprint TEXT NOT NULL, PRIMARY KEY (source, run)
     ) STRICT""",
+    """CREATE UNIQUE INDEX attempts ON entries (
+        source, json_extract(body, '$.run'), json_extract(body, '$.iteration'), json_extract(body, '$.purpose'),
+        json_extract(body, '$.attempt')
+    ) WHERE kind = 'reserve'""",
 )
 
 _NEVER_WRITTEN = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_BUSY", "SQLITE_READONLY"}
@@ -124,8 +128,11 @@ class Store:
         return (os.getpid(), file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns, log)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # both questions to one state: another process may be making the tables
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != FORMAT and (version or not _is_empty(connection)):
+        empty = _is_empty(connection)
+        connection.rollback()
+        if version != FORMAT and not (version == 0 and empty):
             raise LedgerError(
                 f"{self.path} is no ledger of format {FORMAT} (it says {version}): use the version of pe-synth that "
                 "wrote it, or name another file. Nothing was spent."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
 
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
@@ -23,11 +26,16 @@ BUDGET = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
 COARSE = DiscreteGaussian(Fraction(40), ONE)  # about epsilon 0.1 at delta 1e-6
 WHOLE = DiscreteGaussian(sigma_for(BUDGET.mu_squared, ONE), ONE)  # all of BUDGET
 
+ZEROS = Votes(lambda: np.zeros(3, np.int64), 3, ONE, Adjacency.ADD_REMOVE)
+
 Python = Callable[..., CompletedProcess[str]]
 
 
-def charge(account: Account, mechanism: DiscreteGaussian = COARSE, iteration: int = 1) -> str:
-    return account.reserve(mechanism, purpose="votes", iteration=iteration, bins=3)
+def charge(
+    account: Account, mechanism: DiscreteGaussian = COARSE, iteration: int = 1, bins: int = 3, attempt: str = ""
+) -> str:
+    attempt = attempt or secrets.token_hex(16)
+    return account.reserve(mechanism, purpose="votes", iteration=iteration, bins=bins, attempt=attempt)
 
 
 def reopened(ledger: Ledger, tmp_path: Path) -> Ledger:
@@ -43,7 +51,7 @@ def execute(ledger: Ledger, statement: str, *values: object) -> None:
 
 
 def test_a_charge_is_recorded_with_all_that_it_paid_for(account: Account) -> None:
-    digest = charge(account, DiscreteGaussian(Fraction(81, 2), Fraction(2)), iteration=4)
+    digest = charge(account, DiscreteGaussian(Fraction(81, 2), Fraction(2)), iteration=4, attempt="a4")
     entry = account.ledger.chain("source")[-1]
     assert (entry.hash, entry.kind, entry.number) == (digest, "reserve", 1)
     body = dict(entry.body)
@@ -54,6 +62,7 @@ def test_a_charge_is_recorded_with_all_that_it_paid_for(account: Account) -> Non
         "config": "config",
         "iteration": 4,
         "purpose": "votes",
+        "attempt": "a4",
         "mechanism": "discrete gaussian",
         "bins": 3,
         "sensitivity_squared": "2",
@@ -150,6 +159,64 @@ def test_a_fingerprint_means_nothing_without_the_key(ledger: Ledger, tmp_path: P
     other = Ledger(tmp_path / "b.sqlite3", key=tmp_path / "keys" / "b.key", create=True)
     assert ledger.fingerprint(b"content") != other.fingerprint(b"content")
     assert hashlib.sha256(b"content").hexdigest() not in ledger.fingerprint(b"content")
+
+
+# -- attempts ------------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_is_charged_once(account: Account) -> None:
+    first = charge(account, attempt="a")
+    charge(account)
+    assert charge(account, attempt="a") == first
+    assert account.spent() == 2 * COARSE.mu_squared
+
+
+def test_an_attempt_that_was_charged_is_returned_even_when_nothing_is_left(account: Account) -> None:
+    assert charge(account, WHOLE, attempt="a") == charge(account, WHOLE, attempt="a")
+    with pytest.raises(BudgetExceededError):
+        charge(account, WHOLE, attempt="b")
+
+
+def test_a_new_attempt_at_the_same_iteration_is_a_new_charge(account: Account) -> None:
+    assert charge(account, attempt="a") != charge(account, attempt="b")
+    assert account.spent() == 2 * COARSE.mu_squared
+
+
+def test_attempts_of_other_iterations_purposes_and_runs_are_others(ledger: Ledger, account: Account) -> None:
+    other = ledger.account("source", run="second run", budget=BUDGET, config="config")
+    hashes = {charge(account, attempt="a"), charge(account, attempt="a", iteration=2), charge(other, attempt="a")}
+    hashes.add(account.reserve(COARSE, purpose="labels", iteration=1, bins=3, attempt="a"))
+    assert len(hashes) == 4 == spent(ledger.chain("source")) / COARSE.mu_squared
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "bins"),
+    [
+        (DiscreteGaussian(Fraction(39), ONE), 3),
+        (DiscreteGaussian(Fraction(40), Fraction(2)), 3),
+        (COARSE, 4),
+    ],
+)
+def test_an_attempt_cannot_pay_for_another_release(account: Account, mechanism: DiscreteGaussian, bins: int) -> None:
+    charge(account, attempt="a")
+    with pytest.raises(LedgerError, match=r"attempt a at iteration 1 was charged for another release.*Nothing was"):
+        charge(account, mechanism, bins=bins, attempt="a")
+    assert account.spent() == COARSE.mu_squared
+
+
+def test_an_attempt_has_an_id(account: Account) -> None:
+    with pytest.raises(ConfigError, match="Nothing was spent"):
+        account.reserve(COARSE, purpose="votes", iteration=1, bins=3, attempt="")
+
+
+def test_the_file_itself_refuses_a_second_charge_of_an_attempt(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charge(account, attempt="a")
+    monkeypatch.setattr("pe.privacy.ledger._paid", lambda *_: None)
+    with pytest.raises(LedgerError, match="UNIQUE constraint failed"):
+        charge(account, attempt="a")
+    assert account.spent() == COARSE.mu_squared
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
@@ -351,6 +418,63 @@ def test_a_witness_that_cannot_be_written_says_that_the_charge_stays(
     assert account.spent() == COARSE.mu_squared
 
 
+def test_a_release_whose_witness_failed_once_is_charged_once(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = iter([OSError(28, "No space left on device")])
+    sync = os.fsync
+
+    def full_once(descriptor: int) -> None:
+        for failure in failures:
+            raise failure
+        sync(descriptor)
+
+    monkeypatch.setattr("pe.privacy.witness.os.fsync", full_once)
+    histogram = release(ZEROS, Fraction(40), account=account, iteration=1)
+    assert next(failures, None) is None
+    assert [entry.hash for entry in account.ledger.chain("source")][1:] == [histogram.entry]
+
+
+class Unsure(sqlite3.Connection):
+    """A connection whose commits fail as if the disk could not be synchronised, having written all or nothing."""
+
+    written = True
+    failures = 1
+
+    def commit(self) -> None:
+        if not self.in_transaction or Unsure.failures == 0:
+            return super().commit()
+        Unsure.failures -= 1
+        if self.written:
+            super().commit()
+        else:
+            self.rollback()
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+        raise error
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_commit_of_unknown_outcome_is_retried_and_charged_once(
+    account: Account, monkeypatch: pytest.MonkeyPatch, written: bool, failures: int
+) -> None:
+    account.ledger.close()
+    connect = sqlite3.connect
+    monkeypatch.setattr(Unsure, "written", written)
+    monkeypatch.setattr(Unsure, "failures", failures)
+    monkeypatch.setattr("pe.privacy.store.sqlite3.connect", lambda *a, **k: connect(*a, factory=Unsure, **k))
+    if failures == 1:
+        histogram = release(ZEROS, Fraction(40), account=account, iteration=1)
+        assert histogram.entry == account.ledger.chain("source")[-1].hash
+        assert account.spent() == COARSE.mu_squared
+        return
+    votes = Votes(lambda: pytest.fail("private data was read"), 3, ONE, Adjacency.ADD_REMOVE)
+    if written:  # the second time the entry is found, and the empty transaction has nothing to lose
+        monkeypatch.setattr("pe.privacy.ledger._paid", lambda *_: None)
+    with pytest.raises(LedgerError, match=r"UNIQUE|could not confirm an entry .*may be spent"):
+        release(votes, Fraction(40), account=account, iteration=1)
+    assert account.spent() == (COARSE.mu_squared if written else 0)
+
+
 # -- damage --------------------------------------------------------------------------------------------------------
 
 
@@ -425,7 +549,7 @@ def test_a_full_disk_at_the_reservation_stops_before_private_data(
 # -- many processes ------------------------------------------------------------------------------------------------
 
 MANY = """
-import os, sys
+import os, sys, traceback
 from fractions import Fraction
 from pe.errors import BudgetExceededError
 from pe.privacy import Adjacency, Budget, DiscreteGaussian, Ledger
@@ -436,8 +560,9 @@ def hammer(number):
         return 1
     account = inherited or Ledger(sys.argv[1], key=sys.argv[2]).account("source", run="run", budget=budget, config="")
     for done in range(1000):
+        attempt = f"{done}" if sys.argv[3] == "same" else f"{number} {done}"
         try:
-            account.reserve(mechanism, purpose="votes", iteration=done, bins=1)
+            account.reserve(mechanism, purpose="votes", iteration=done, bins=1, attempt=attempt)
         except BudgetExceededError:
             return done
 
@@ -448,41 +573,51 @@ inherited = None
 if sys.argv[3] == "inherit":
     inherited = Ledger(sys.argv[1], key=sys.argv[2]).account("source", run="run", budget=budget, config="")
     inherited.spent()
+start, go = os.pipe()
 children = []
-for number in range(8):
+for number in range(16):
     receive, send = os.pipe()
     if os.fork() == 0:
+        os.close(go)
         try:
+            os.read(start, 1)  # until the parent closes the other end
             os.write(send, b"%d" % hammer(number))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(0)
     os.close(send)
     children.append(receive)
+os.close(start)
+os.close(go)
 print(*[os.read(child, 10).decode() or "failed" for child in children])
 """
 
 
-@pytest.mark.parametrize("how", ["reserve", "inherit"])
-def test_eight_processes_on_one_ledger_never_spend_more_than_the_grant(
+@pytest.mark.parametrize("how", ["reserve", "inherit", "same"])
+def test_sixteen_processes_on_one_ledger_never_spend_more_than_the_grant(
     account: Account, tmp_path: Path, python: Python, how: str
 ) -> None:
-    """Each opens the ledger itself, or uses the one its parent had opened."""
+    """Each opens the ledger itself, or uses the one its parent had opened, or all make the same attempts."""
     done = python(MANY, account.ledger.path, tmp_path / "keys" / "ledger.key", how)
     assert done.stderr == ""
     successes = [int(word) for word in done.stdout.split()]
     chain = account.ledger.chain("source")
     fitting = BUDGET.mu_squared // COARSE.mu_squared
-    assert len(successes) == 8
-    assert sum(successes) == len(chain) - 1 == fitting
-    assert spent(chain) <= BUDGET.mu_squared
+    assert len(successes) == 16
+    assert len(chain) - 1 == fitting
+    assert successes == [fitting] * 16 if how == "same" else sum(successes) == fitting
+    assert spent(chain) == fitting * COARSE.mu_squared <= BUDGET.mu_squared
     assert len({entry.hash for entry in chain}) == len(chain)
+    assert len({entry.body["attempt"] for entry in chain[1:]}) == fitting
 
 
-def test_eight_processes_can_make_one_ledger_at_once(tmp_path: Path, python: Python) -> None:
+def test_sixteen_processes_can_make_one_ledger_at_once(tmp_path: Path, python: Python) -> None:
     done = python(MANY, tmp_path / "l.sqlite3", tmp_path / "keys" / "key", "create")
-    assert (done.stderr, done.stdout.split()) == ("", ["1"] * 8)
+    assert (done.stderr, done.stdout.split()) == ("", ["1"] * 16)
     ledger = Ledger(tmp_path / "l.sqlite3", key=tmp_path / "keys" / "key")
-    assert all(granted(ledger.chain(f"source {number}")) == BUDGET for number in range(8))
+    assert all(granted(ledger.chain(f"source {number}")) == BUDGET for number in range(16))
 
 
 KILLED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -24,7 +25,7 @@ Python = Callable[..., CompletedProcess[str]]
 
 
 def charge(account: Account) -> str:
-    return account.reserve(COARSE, purpose="votes", iteration=1, bins=3)
+    return account.reserve(COARSE, purpose="votes", iteration=1, bins=3, attempt=secrets.token_hex(16))
 
 
 @pytest.fixture
@@ -266,7 +267,7 @@ def test_a_source_of_a_lost_ledger_is_given_up_on_purpose_only(spent: Path, key:
 
 
 RIVALS = """
-import os, sys
+import os, sys, traceback
 from pathlib import Path
 from pe.errors import LedgerError
 from pe.privacy import Adjacency, Budget, Ledger
@@ -285,7 +286,10 @@ for number in range(8):
                 except LedgerError as error:
                     if "do not add up" not in str(error):
                         raise
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(0)
 os.close(start)
 os.close(go)
