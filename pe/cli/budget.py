@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def grant(
 
 @app.command
 def show(source: str | None = None, *, ledger: Path | None = None, json: bool = False) -> None:
-    """Print what was granted and spent, for one source or all.
+    """Print what was granted and spent, for one source or all; 'pe budget history' prints each entry.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
     ledger
         The ledger file; by default PE_LEDGER, else the user's data directory.
     json
-        Print one JSON object instead of tables.
+        Print one JSON object instead of a table.
     """
     from pe.privacy.ledger import Ledger
 
@@ -125,23 +126,71 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
             str(len({charge["run"] for charge in charges})),
         )
     out.print(totals)
-    if source is None:
+
+
+@app.command
+def history(source: str, *, ledger: Path | None = None, json: bool = False) -> None:
+    """Print every entry of a source in order: grants, schemas and charges, with what was spent so far.
+
+    Parameters
+    ----------
+    source
+        A private source.
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    json
+        Print one JSON object instead of a table.
+    """
+    from rich.table import Table
+
+    from pe.privacy.ledger import Ledger, granted
+
+    book = Ledger(ledger)
+    chain = book.chain(source)
+    delta = granted(chain).delta
+    lines = list(_history(chain, delta))
+    if json:
+        emit({"ledger": str(book.path), "source": source, "delta": delta, "entries": lines})
         return
-    rows = Table(title="Releases", title_justify="left")
-    for heading in ("time", "run", "iteration", "what", "bins", "sigma", "sensitivity²", "mu²"):
-        rows.add_column(heading)
-    for charge in _facts(chains[source])["charges"]:
-        rows.add_row(
-            charge["time"],
-            charge["run"][:8],
-            str(charge["iteration"]),
-            charge["purpose"],
-            str(charge["bins"]),
-            f"{charge['sigma']:.4g}",
-            charge["sensitivity_squared"],
-            f"{charge['mu_squared']:.4g}",
-        )
-    out.print(rows)
+    table = Table(title=escape(f"Source {source} in {book.path}"), title_justify="left")
+    for heading in ("", "time", "what", "run", "iteration", "sigma", f"epsilon so far at delta {delta:g}", "hash"):
+        table.add_column(heading)
+    for line in lines:
+        sigma = f"{line['sigma']:.4g}" if "sigma" in line else ""
+        cells = (line["number"], line["time"], line["what"], line.get("run", "")[:8], line.get("iteration", ""), sigma)
+        table.add_row(*(escape(str(cell)) for cell in cells), f"{line['epsilon_so_far']:.4g}", line["hash"][:12])
+    out.print(table)
+
+
+@app.command
+def schema(source: str, schema: Path, *, ledger: Path | None = None, json: bool = False) -> None:
+    """Declare the schema that a source's data are read with, in place of the one it was declared under before.
+
+    A first run declares its own. Changing a schema because of what was seen in the private data is not covered by any
+    budget.
+
+    Parameters
+    ----------
+    source
+        The private source.
+    schema
+        A schema.toml; its label does not matter.
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    json
+        Print one JSON object instead of a sentence.
+    """
+    from pe.privacy.ledger import Ledger
+    from pe.schema import Schema
+
+    fingerprint = Schema.read(schema).with_label(None).fingerprint()
+    book = Ledger(ledger)
+    book.declare(source, fingerprint, replace=True)
+    _say(
+        f"Source '{source}' is declared under schema {fingerprint[:12]}.",
+        {"source": source, "schema": fingerprint, "head": book.chain(source)[-1].hash},
+        json,
+    )
 
 
 @app.command
@@ -206,6 +255,37 @@ def _facts(chain: list[Entry]) -> dict[str, Any]:
         ],
         "head": chain[-1].hash,
     }
+
+
+def _history(chain: list[Entry], delta: float) -> Iterator[dict[str, Any]]:
+    """Every entry with a phrase that tells it, and the epsilon that it and those before it amount to."""
+    from fractions import Fraction
+
+    from pe.privacy import gdp
+    from pe.privacy.ledger import declared, granted, spent
+
+    total = Fraction(0)
+    for number, entry in enumerate(chain):
+        before = chain[:number]
+        line: dict[str, Any] = {"number": entry.number, "kind": entry.kind, "time": entry.body["time"]}
+        if entry.kind == "grant":
+            new = granted([entry])
+            line |= {"epsilon": new.epsilon, "delta": new.delta}
+            line["what"] = f"grant {new}"
+            if before:
+                old = granted(before)
+                line["what"] = (
+                    f"grant epsilon {old.epsilon:g} at delta {old.delta:g} -> {new.epsilon:g} at delta {new.delta:g}"
+                )
+        elif entry.kind == "schema":
+            line["schema"] = entry.body["schema"]
+            was = declared(before)
+            line["what"] = f"schema {f'{was[:12]} -> ' if was else ''}{line['schema'][:12]}"
+        else:
+            line |= {name: entry.body[name] for name in ("purpose", "run", "iteration", "bins", "sensitivity_squared")}
+            line |= {"what": entry.body["purpose"], "sigma": float(Fraction(entry.body["sigma"]))}
+        total += spent([entry])
+        yield line | {"epsilon_so_far": gdp.epsilon_for(math.sqrt(total), delta), "hash": entry.hash}
 
 
 def _say(sentence: str, facts: dict[str, Any], json: bool) -> None:

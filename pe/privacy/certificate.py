@@ -87,6 +87,10 @@ def _checks(certificate: Mapping[str, Any], folder: Path | None, ledger: Ledger 
             if (granted.adjacency, granted.unit) != (budget.adjacency, budget.unit):
                 raise CertificateError(f"entry {entry.number} was granted under other neighbours than claimed.")
             continue
+        if entry.kind == "schema":
+            continue
+        if entry.kind != "reserve":
+            raise CertificateError(f"entry {entry.number} is of an unknown kind '{entry.kind}'.")
         if entry.body["mechanism"] != "discrete gaussian":
             raise CertificateError(f"entry {entry.number} names an unknown mechanism '{entry.body['mechanism']}'.")
         sigma, sensitivity = Fraction(entry.body["sigma"]), Fraction(entry.body["sensitivity_squared"])

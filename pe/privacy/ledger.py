@@ -36,7 +36,7 @@ from pe.privacy.witness import Witness, load_key
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a source's chain. ``kind`` is "grant" or "reserve"; ``body`` holds public settings only."""
+    """One row of a source's chain. ``kind`` is "grant", "schema" or "reserve"; ``body`` holds public settings only."""
 
     source: str
     number: int
@@ -125,6 +125,26 @@ class Ledger:
                 )
             entry = self._append(connection, source, "grant", self._grant_body(budget), chain)
         return self._witnessed(entry)
+
+    def declare(self, source: str, fingerprint: str, *, replace: bool = False) -> None:
+        """Note the schema, by its fingerprint, that a source's data are read with.
+
+        Columns, values and bounds are declared, not inferred: raises LedgerError if the source was declared under
+        another one, unless ``replace`` says that this is meant.
+        """
+        with self._transaction() as connection:
+            chain = self._require(connection, source)
+            before = declared(chain)
+            if before == fingerprint:
+                return
+            if before is not None and not replace:
+                raise LedgerError(
+                    f"source '{source}' was declared under another schema ({before[:12]}, this one is "
+                    f"{fingerprint[:12]}): use the first one, give other data another source name, or amend it with "
+                    f"'pe budget schema {source} SCHEMA.toml'. Nothing was spent."
+                )
+            entry = self._append(connection, source, "schema", {"schema": fingerprint, "time": _now()}, chain)
+        self._witnessed(entry)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -359,6 +379,11 @@ def granted(chain: list[Entry]) -> Budget:
     """The budget in force: the last grant."""
     body = next(entry.body for entry in reversed(chain) if entry.kind == "grant")
     return Budget(body["epsilon"], body["delta"], Adjacency(body["adjacency"]), Unit(body["unit"]))
+
+
+def declared(chain: list[Entry]) -> str | None:
+    """Fingerprint of the schema in force, if one was declared."""
+    return next((str(entry.body["schema"]) for entry in reversed(chain) if entry.kind == "schema"), None)
 
 
 def spent(chain: list[Entry], run: str | None = None) -> Fraction:

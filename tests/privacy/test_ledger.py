@@ -19,7 +19,7 @@ import pytest
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
 from pe.privacy import Account, Adjacency, Budget, DiscreteGaussian, Ledger, Votes, release
 from pe.privacy.discrete_gaussian import sigma_for
-from pe.privacy.ledger import canonical, entry_hash, granted, spent
+from pe.privacy.ledger import canonical, declared, entry_hash, granted, spent
 
 ONE = Fraction(1)
 BUDGET = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
@@ -159,6 +159,30 @@ def test_a_fingerprint_means_nothing_without_the_key(ledger: Ledger, tmp_path: P
     other = Ledger(tmp_path / "b.sqlite3", key=tmp_path / "keys" / "b.key", create=True)
     assert ledger.fingerprint(b"content") != other.fingerprint(b"content")
     assert hashlib.sha256(b"content").hexdigest() not in ledger.fingerprint(b"content")
+
+
+# -- schemas -------------------------------------------------------------------------------------------------------
+
+
+def test_a_source_is_declared_under_one_schema(ledger: Ledger, account: Account) -> None:
+    assert declared(ledger.chain("source")) is None
+    ledger.declare("source", "a" * 64)
+    ledger.declare("source", "a" * 64)
+    charge(account)
+    with pytest.raises(LedgerError, match=r"another schema \(aaaaaaaaaaaa, .*pe budget schema source.*Nothing was"):
+        ledger.declare("source", "b" * 64)
+    assert [entry.kind for entry in ledger.chain("source")] == ["grant", "schema", "reserve"]
+    ledger.declare("source", "b" * 64, replace=True)
+    ledger.declare("source", "b" * 64)
+    chain = ledger.chain("source")
+    assert declared(chain) == "b" * 64
+    assert len(chain) == 4
+    assert (granted(chain), spent(chain)) == (BUDGET, COARSE.mu_squared)
+
+
+def test_a_schema_is_declared_for_a_source_that_has_a_budget(ledger: Ledger) -> None:
+    with pytest.raises(UnknownSourceError, match="Nothing was spent"):
+        ledger.declare("unknown", "a" * 64)
 
 
 # -- attempts ------------------------------------------------------------------------------------------------------
@@ -567,7 +591,7 @@ def hammer(number):
             return done
 
 budget = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
-mechanism = DiscreteGaussian(Fraction(40), Fraction(1))
+mechanism = DiscreteGaussian(Fraction(sys.argv[4]), Fraction(1))
 mechanism.mu_squared
 inherited = None
 if sys.argv[3] == "inherit":
@@ -595,26 +619,27 @@ print(*[os.read(child, 10).decode() or "failed" for child in children])
 """
 
 
-@pytest.mark.parametrize("how", ["reserve", "inherit", "same"])
+@pytest.mark.parametrize(("how", "sigma"), [("reserve", 40), ("inherit", 40), ("same", 20)])
 def test_sixteen_processes_on_one_ledger_never_spend_more_than_the_grant(
-    account: Account, tmp_path: Path, python: Python, how: str
+    account: Account, tmp_path: Path, python: Python, how: str, sigma: int
 ) -> None:
     """Each opens the ledger itself, or uses the one its parent had opened, or all make the same attempts."""
-    done = python(MANY, account.ledger.path, tmp_path / "keys" / "ledger.key", how)
+    done = python(MANY, account.ledger.path, tmp_path / "keys" / "ledger.key", how, sigma)
     assert done.stderr == ""
     successes = [int(word) for word in done.stdout.split()]
     chain = account.ledger.chain("source")
-    fitting = BUDGET.mu_squared // COARSE.mu_squared
+    cost = DiscreteGaussian(Fraction(sigma), ONE).mu_squared
+    fitting = BUDGET.mu_squared // cost
     assert len(successes) == 16
     assert len(chain) - 1 == fitting
     assert successes == [fitting] * 16 if how == "same" else sum(successes) == fitting
-    assert spent(chain) == fitting * COARSE.mu_squared <= BUDGET.mu_squared
+    assert spent(chain) == fitting * cost <= BUDGET.mu_squared
     assert len({entry.hash for entry in chain}) == len(chain)
     assert len({entry.body["attempt"] for entry in chain[1:]}) == fitting
 
 
 def test_sixteen_processes_can_make_one_ledger_at_once(tmp_path: Path, python: Python) -> None:
-    done = python(MANY, tmp_path / "l.sqlite3", tmp_path / "keys" / "key", "create")
+    done = python(MANY, tmp_path / "l.sqlite3", tmp_path / "keys" / "key", "create", 40)
     assert (done.stderr, done.stdout.split()) == ("", ["1"] * 16)
     ledger = Ledger(tmp_path / "l.sqlite3", key=tmp_path / "keys" / "key")
     assert all(granted(ledger.chain(f"source {number}")) == BUDGET for number in range(16))
