@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
@@ -568,6 +570,90 @@ def test_a_full_disk_at_the_reservation_stops_before_private_data(
     assert lines.count("counted") == lines.count("released")
     charged = sum(entry.kind == "reserve" for entry in account.ledger.chain("source"))
     assert charged == lines.count("released") + lines.count("spent")
+
+
+READ_ONLY = """
+import os, sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from pe.errors import LedgerError
+from pe.privacy import Adjacency, Budget, Ledger, Votes, release
+
+def use(folder, create=False):
+    budget = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
+    ledger = Ledger(folder / "data" / "ledger.sqlite3", key=folder / "keys" / "key", create=create)
+    if create:
+        ledger.create("source", budget)
+    account = ledger.account("source", run="run", budget=budget, config="")
+    release(Votes(count, 1, Fraction(1), Adjacency.ADD_REMOVE), Fraction(40), account=account, iteration=1)
+    ledger.close()
+
+def count():
+    print("counted")
+    return np.zeros(1, np.int64)
+
+folder = Path(sys.argv[1])
+use(folder, create=True)  # imports all that is needed, while the interpreter's own files can still be read
+for name, mode in (word.split("=") for word in sys.argv[2:]):
+    (folder / name).chmod(int(mode, 8))
+if os.geteuid() == 0:  # no mode keeps root from writing: go on as nobody, who owns the files
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    use(folder)
+except LedgerError as error:
+    print(error)
+(folder / "data").chmod(0o700)
+(folder / "data" / "ledger.sqlite3").chmod(0o600)
+print(len(Ledger(folder / "data" / "ledger.sqlite3", key=folder / "keys" / "key").chain("source")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("modes", "message", "entries"),
+    [
+        (["data/ledger.sqlite3=400"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 2),
+        (["data=500"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 2),
+        (["data/ledger.sqlite3=400", "data=500"], r"the ledger .*cannot be used.*Nothing was spent", 2),
+        (["data/ledger.sqlite3=000"], r"the ledger .*cannot be used.*Nothing was spent", 2),
+        (["keys/key=000"], r"key .*cannot be read \(PermissionError\)\. Nothing was spent", None),
+        (["keys/key.heads=500", "keys=500"], "", 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_files_and_folders_that_cannot_be_written_stop_before_private_data(
+    python: Python, modes: list[str], message: str, entries: int | None
+) -> None:
+    """The folder of one ledger's witness is written; the folders above it need not be."""
+    with tempfile.TemporaryDirectory() as folder:  # which nobody can reach, unlike pytest's
+        Path(folder).chmod(0o755)
+        done = python(READ_ONLY, folder, *modes)
+    first, *lines = done.stdout.splitlines()
+    assert first == "counted"
+    if message:
+        assert re.search(message, lines.pop(0))
+    else:
+        assert lines.pop(0) == "counted"
+    if entries is not None:
+        assert (done.stderr, lines) == ("", [str(entries)])
+
+
+def test_a_witness_folder_that_cannot_be_written_stops_before_private_data(python: Python) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        script = READ_ONLY.replace(
+            "if os.geteuid",
+            "for path in (folder / 'keys' / 'key.heads').iterdir(): path.chmod(0o500)\nif os.geteuid",
+            1,
+        )
+        done = python(script, folder)
+    first, message, entries = done.stdout.splitlines()
+    assert (done.stderr, first, entries) == ("", "counted", "3")
+    assert re.search(r"entry 2 of source 'source' is in the ledger.*A charge in that entry stays spent\.$", message)
 
 
 # -- many processes ------------------------------------------------------------------------------------------------
