@@ -47,6 +47,10 @@ class UnknownSourceError(LedgerError):
     """No budget was ever granted for this source."""
 
 
+class UnconfirmedError(LedgerError):
+    """An entry may stand in the ledger although writing it failed; the same attempt is not charged a second time."""
+
+
 class BudgetExceededError(LedgerError):
     """A charge would pass the granted budget; it was refused and nothing was released."""
 

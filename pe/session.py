@@ -83,7 +83,7 @@ class Session:
     def open(
         cls, blueprint: Blueprint, data: object, *, ledger: str | Path | None = None, create: bool = False
     ) -> Session:
-        """Lock the run directory, check the budget, then read the private data and pick up the newest iteration.
+        """Lock the run directory, check budget and schema, then read the private data and pick up the newest iteration.
 
         ``create`` makes the ledger and the source if they do not exist, and grants the source exactly this run's
         budget. Raises RunLockedError, RunMismatchError, UnknownSourceError, BudgetExceededError (before anything is
@@ -239,6 +239,7 @@ def _account(blueprint: Blueprint, book: Ledger, run: Run, create: bool) -> Acco
         book.create(source, budget)
     account = book.account(source, run=run.identity, budget=budget, config=blueprint.fingerprint())
     _check_affordable(blueprint.plan, account)
+    book.declare(source, blueprint.schema.with_label(None).fingerprint())
     return account
 
 

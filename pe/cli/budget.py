@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def grant(
 
 @app.command
 def show(source: str | None = None, *, ledger: Path | None = None, json: bool = False) -> None:
-    """Print what was granted and spent, for one source or all.
+    """Print what was granted and spent, for one source or all; 'pe budget history' prints each entry.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
     ledger
         The ledger file; by default PE_LEDGER, else the user's data directory.
     json
-        Print one JSON object instead of tables.
+        Print one JSON object instead of a table.
     """
     from pe.privacy.ledger import Ledger, granted
 
@@ -131,23 +132,71 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
             str(len({charge["run"] for charge in charges})),
         )
     out.print(totals)
-    if source is None:
+
+
+@app.command
+def history(source: str, *, ledger: Path | None = None, json: bool = False) -> None:
+    """Print every entry of a source in order: grants, schemas and charges, with what was spent so far.
+
+    Parameters
+    ----------
+    source
+        A private source.
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    json
+        Print one JSON object instead of a table.
+    """
+    from rich.table import Table
+
+    from pe.privacy.ledger import Ledger, granted
+
+    book = Ledger(ledger)
+    chain = book.chain(source)
+    delta = granted(chain).delta
+    lines = list(_history(chain))
+    if json:
+        emit({"ledger": str(book.path), "source": source, "delta": delta, "entries": lines})
         return
-    rows = Table(title="Releases", title_justify="left")
-    for heading in ("time", "run", "iteration", "what", "bins", "sigma", "sensitivity", "share of budget"):
-        rows.add_column(heading)
-    for charge in _facts(chains[source])["charges"]:
-        rows.add_row(
-            charge["time"],
-            charge["run"][:8],
-            str(charge["iteration"]),
-            charge["purpose"],
-            str(charge["bins"]),
-            f"{charge['sigma']:.4g}" if "sigma" in charge else charge["mechanism"],
-            f"{charge['sensitivity']:.4g}" if "sensitivity" in charge else "",
-            f"{charge['share']:.2%}",
-        )
-    out.print(rows)
+    table = Table(title=escape(f"Source {source} in {book.path}"), title_justify="left")
+    for heading in ("", "time", "what", "run", "iteration", "sigma", f"epsilon so far at delta {delta:g}", "hash"):
+        table.add_column(heading)
+    for line in lines:
+        sigma = f"{line['sigma']:.4g}" if "sigma" in line else ""
+        cells = (line["number"], line["time"], line["what"], line.get("run", "")[:8], line.get("iteration", ""), sigma)
+        table.add_row(*(escape(str(cell)) for cell in cells), f"{line['epsilon_so_far']:.4g}", line["hash"][:12])
+    out.print(table)
+
+
+@app.command
+def schema(source: str, schema: Path, *, ledger: Path | None = None, json: bool = False) -> None:
+    """Declare the schema that a source's data are read with, in place of the one it was declared under before.
+
+    A first run declares its own. Changing a schema because of what was seen in the private data is not covered by any
+    budget.
+
+    Parameters
+    ----------
+    source
+        The private source.
+    schema
+        A schema.toml; its label does not matter.
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    json
+        Print one JSON object instead of a sentence.
+    """
+    from pe.privacy.ledger import Ledger
+    from pe.schema import Schema
+
+    fingerprint = Schema.read(schema).with_label(None).fingerprint()
+    book = Ledger(ledger)
+    book.declare(source, fingerprint, replace=True)
+    _say(
+        f"Source '{source}' is declared under schema {fingerprint[:12]}.",
+        {"source": source, "schema": fingerprint, "head": book.chain(source)[-1].hash},
+        json,
+    )
 
 
 @app.command
@@ -200,12 +249,8 @@ def _facts(chain: list[Entry]) -> dict[str, Any]:
     used = max((part / whole if whole else 1 for part, whole in zip(total, budget.limit, strict=True)), default=0)
     shown = []
     for entry in charges(chain):
-        body = entry.body
-        plain = {"share": float(Fraction(body["cost"][0]) / budget.limit[0]) if budget.limit[0] else 1.0}
-        if "sigma" in body:
-            plain["sigma"] = float(Fraction(body["sigma"]) / body["grid"])
-            plain["sensitivity"] = math.sqrt(Fraction(body["sensitivity_squared"])) / body["grid"]
-        shown.append(body | plain)
+        share = float(Fraction(entry.body["cost"][0]) / budget.limit[0]) if budget.limit[0] else 1.0
+        shown.append(entry.body | _in_votes(entry.body) | {"share": share})
     return {
         **budget.to_dict(),
         "epsilon_spent": budget.epsilon_of(total),
@@ -213,6 +258,49 @@ def _facts(chain: list[Entry]) -> dict[str, Any]:
         "charges": shown,
         "head": chain[-1].hash,
     }
+
+
+def _history(chain: list[Entry]) -> Iterator[dict[str, Any]]:
+    """Every entry with a phrase that tells it, and the epsilon that it and those before it amount to."""
+    from fractions import Fraction
+
+    from pe.privacy.accountant import add
+    from pe.privacy.ledger import declared, granted
+
+    budget = granted(chain)
+    total = tuple(Fraction(0) for _ in budget.limit)
+    for number, entry in enumerate(chain):
+        before, body = chain[:number], entry.body
+        line: dict[str, Any] = {"number": entry.number, "kind": entry.kind, "time": body["time"]}
+        if entry.kind == "grant":
+            new = granted([entry])
+            line |= {"epsilon": new.epsilon, "delta": new.delta}
+            line["what"] = f"grant {new}"
+            if before:
+                old = granted(before)
+                line["what"] = (
+                    f"grant epsilon {old.epsilon:g} at delta {old.delta:g} -> {new.epsilon:g} at delta {new.delta:g}"
+                )
+        elif entry.kind == "schema":
+            line["schema"] = body["schema"]
+            was = declared(before)
+            line["what"] = f"schema {f'{was[:12]} -> ' if was else ''}{line['schema'][:12]}"
+        else:
+            line |= {name: body[name] for name in ("purpose", "run", "iteration", "mechanism", "bins", "cost")}
+            line["what"] = body["purpose"]
+            line |= _in_votes(body)
+            total = add(total, tuple(Fraction(part) for part in body["cost"]))
+        yield line | {"epsilon_so_far": budget.epsilon_of(total), "hash": entry.hash}
+
+
+def _in_votes(body: dict[str, Any]) -> dict[str, float]:
+    """Noise and sensitivity of a release of votes; nothing for other mechanisms."""
+    from fractions import Fraction
+
+    if "sigma" not in body:
+        return {}
+    sensitivity = math.sqrt(Fraction(body["sensitivity_squared"])) / body["grid"]
+    return {"sigma": float(Fraction(body["sigma"]) / body["grid"]), "sensitivity": sensitivity}
 
 
 def _say(sentence: str, facts: dict[str, Any], json: bool) -> None:

@@ -1,8 +1,10 @@
 """The durable ledger: what was granted for each private source, and every charge against it.
 
 One SQLite file holds one append-only hash chain per source: ``hash = SHA-256(previous, source, number, kind, body)``,
-and ``mac = HMAC-SHA256(key, hash)`` under a key kept outside the ledger's directory. Beside the key stands a witness of
-the newest hash seen per source, so that a ledger restored from an older copy, or deleted, is noticed.
+and ``mac = HMAC-SHA256(key, identity, hash)`` under a key kept outside the ledger's directory and a random identity
+that the file was given at its creation. Beside the key stands a witness of where the ledger lies and of the newest hash
+seen per source, so that a ledger restored from an older copy, deleted, or duplicated is noticed; a moved one is not
+disturbed.
 
 A charge is one transaction: ``BEGIN IMMEDIATE``, verify the source's chain, sum the exact rationals, compare with both
 the source's grant and the run's own budget, insert, commit with fsync. Charges are never refunded.
@@ -13,12 +15,11 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import secrets
 import sqlite3
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -28,26 +29,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
+from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnconfirmedError, UnknownSourceError
 from pe.privacy.accountant import Cost, add, fits
 from pe.privacy.budget import Adjacency, Budget
 from pe.privacy.mechanism import DiscreteGaussian, FixedPlan, Mechanism, SubsampledGaussian
+from pe.privacy.store import Store, identity_in, initialise, touch
 from pe.privacy.witness import Witness, load_key
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS entries (
-    source TEXT NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
-    previous TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, mac TEXT NOT NULL, PRIMARY KEY (source, number)
-) STRICT;
-CREATE TABLE IF NOT EXISTS fingerprints (
-    source TEXT NOT NULL, run TEXT NOT NULL, fingerprint TEXT NOT NULL, PRIMARY KEY (source, run)
-) STRICT;
-"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a source's chain. ``kind`` is "grant" or "reserve"; ``body`` holds public settings only."""
+    """One row of a source's chain. ``kind`` is "grant", "schema" or "reserve"; ``body`` holds public settings only."""
 
     source: str
     number: int
@@ -92,30 +84,36 @@ class Ledger:
                 "Nothing was spent."
             )
         # a new key beside an old ledger would make every entry in it look altered
-        self._key, key_path = load_key(key, create=create and not self.path.exists())
-        self._witness = Witness(key_path, self.path)
-        self._witness.refuse_a_lost_ledger()
-        if create:
-            _touch(self.path)
-        self._guard = threading.RLock()
-        self._held: tuple[tuple[int, int, int], Callable[[], object], sqlite3.Connection] | None = None
+        self._key, self._key_path = load_key(key, create=create and not self.path.exists())
+        self._identity = ""
+        self._witness = Witness(self._key_path, self.path)
+        self._store = Store(self.path)
+        self._new = create
+        if create and not self.path.exists():
+            try:
+                self._witness.refuse_a_lost_ledger()
+            except LedgerError:
+                if not self.path.exists():  # else another process made it meanwhile
+                    raise
+            touch(self.path)
         with self._connect():
-            pass
+            self._new = False
 
     # -- grants ----------------------------------------------------------------------------------------------------
 
     def create(self, source: str, budget: Budget) -> Entry:
-        """Grant a first budget to a new source. Raises LedgerError if the source is known."""
+        """Grant a first budget to a new source. Raises LedgerError if this or another ledger under the key knows it."""
         if not source.strip():
             raise ConfigError("expected a source name, got an empty one. Nothing was spent.")
-        with self._transaction() as connection:
-            if self._chain(connection, source):
-                raise LedgerError(
-                    f"source '{source}' already has a budget: 'pe budget show {source}' prints it, "
-                    "'pe budget grant' raises it. Nothing was spent."
-                )
-            entry = self._append(connection, source, "grant", self._grant_body(budget), [])
-        return self._witnessed(entry)
+        with self._connect(), self._witness.creating(source):
+            with self._transaction() as connection:
+                if self._chain(connection, source):
+                    raise LedgerError(
+                        f"source '{source}' already has a budget: 'pe budget show {source}' prints it, "
+                        "'pe budget grant' raises it. Nothing was spent."
+                    )
+                entry = self._append(connection, source, "grant", self._grant_body(budget), [])
+            return self._witnessed(entry)
 
     def grant(self, source: str, epsilon: float, delta: float) -> Entry:
         """Replace a source's total by a larger one; what was spent stays spent. Raises LedgerError below the spent."""
@@ -131,11 +129,31 @@ class Ledger:
             entry = self._append(connection, source, "grant", self._grant_body(budget), chain)
         return self._witnessed(entry)
 
+    def declare(self, source: str, fingerprint: str, *, replace: bool = False) -> None:
+        """Note the schema, by its fingerprint, that a source's data are read with.
+
+        Columns, values and bounds are declared, not inferred: raises LedgerError if the source was declared under
+        another one, unless ``replace`` says that this is meant.
+        """
+        with self._transaction() as connection:
+            chain = self._require(connection, source)
+            before = declared(chain)
+            if before == fingerprint:
+                return
+            if before is not None and not replace:
+                raise LedgerError(
+                    f"source '{source}' was declared under another schema ({before[:12]}, this one is "
+                    f"{fingerprint[:12]}): use the first one, give other data another source name, or amend it with "
+                    f"'pe budget schema {source} SCHEMA.toml'. Nothing was spent."
+                )
+            entry = self._append(connection, source, "schema", {"schema": fingerprint, "time": _now()}, chain)
+        self._witnessed(entry)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def sources(self) -> list[str]:
         with self._connect() as connection:
-            return [name for (name,) in connection.execute("SELECT DISTINCT source FROM entries ORDER BY source")]
+            return _sources(connection)
 
     def chain(self, source: str) -> list[Entry]:
         """Every entry of a source, verified against hashes, MACs and the witness."""
@@ -176,53 +194,56 @@ class Ledger:
     def _grant_body(self, budget: Budget) -> dict[str, Any]:
         return budget.to_dict() | {"time": _now()}
 
-    @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        with self._guard:
-            try:
-                yield self._connection()
-            except (sqlite3.Error, OSError) as error:
-                self.close()
-                raise LedgerError(
-                    f"the ledger {self.path} cannot be used ({error}): free the disk, make it writable, or restore it "
-                    "from a backup that is not older than the last certificate. Nothing was spent by this call."
-                ) from None
-
-    def _connection(self) -> sqlite3.Connection:
-        """This process's connection; a new one after a fork, or when another file took the ledger's place."""
-        place = self.path.stat()
-        identity = (os.getpid(), place.st_dev, place.st_ino)
-        if self._held is None or self._held[0] != identity:
-            self.close()
-            connection = sqlite3.connect(
-                f"{self.path.resolve().as_uri()}?mode=rw",  # never creates a file
-                uri=True,
-                timeout=60,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._held = (identity, weakref.finalize(self, _close, connection, os.getpid()), connection)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_TABLES)
-        return self._held[2]
-
     def close(self) -> None:
-        """Close the connection; the next use opens it again."""
-        if self._held is not None:
-            self._held[1]()
-            self._held = None
+        """Close the file; the next use opens it again."""
+        self._store.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._connect() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.rollback()
-                raise
+    def _connect(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._store.connect(self._recognise)
+
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._store.transaction(self._recognise)
+
+    def _recognise(self, connection: sqlite3.Connection) -> None:
+        """Called at each opening: is this a ledger under this key, the one it was before, and not a copy?"""
+        identity, mac = identity_in(connection) or self._initialise(connection)
+        if not hmac.compare_digest(mac, self._sign(f"identity {identity}")):
+            raise LedgerError(
+                f"the ledger {self.path} belongs to another key, or its identity was altered: name its key with "
+                "PE_LEDGER_KEY, or restore both from a backup. Nothing was spent."
+            )
+        if self._identity not in ("", identity):
+            raise LedgerError(f"another ledger took the place of {self.path}: restore it. Nothing was spent.")
+        self._identity, self._witness = identity, Witness(self._key_path, self.path, identity)
+        self._witness.settle(lambda: self._verify(connection))
+
+    def _initialise(self, connection: sqlite3.Connection) -> tuple[str, str]:
+        """Give an empty file its identity, unless another process was faster."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            found = identity_in(connection)
+            if found is None:
+                Witness(self._key_path, self.path).refuse_a_lost_ledger()  # be it this one
+                if not self._new:
+                    raise LedgerError(
+                        f"the ledger {self.path} is empty: restore it from a backup, or delete the file and make a new "
+                        "one with 'pe budget create'. Nothing was spent."
+                    )
+                identity = secrets.token_hex(16)
+                found = identity, self._sign(f"identity {identity}")
+                initialise(connection, *found)
             connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        return found
+
+    def _verify(self, connection: sqlite3.Connection) -> None:
+        """Verify every chain, and that none which the witness remembers is missing."""
+        sources = _sources(connection)
+        for source in sources:
+            self._chain(connection, source)
+        self._witness.refuse_missing_sources(sources)
 
     def _append(
         self, connection: sqlite3.Connection, source: str, kind: str, body: dict[str, Any], chain: list[Entry]
@@ -237,8 +258,8 @@ class Ledger:
         """Call after the commit: the witness may lag behind the ledger, never lead it."""
         try:
             self._witness.advance(entry.source, entry.number, entry.hash)
-        except OSError as error:
-            raise LedgerError(
+        except (OSError, LedgerError) as error:
+            raise UnconfirmedError(
                 f"entry {entry.number} of source '{entry.source}' is in the ledger, but its witness beside the key "
                 f"could not be written ({type(error).__name__}): free the disk, or make it writable. A charge in that "
                 "entry stays spent."
@@ -246,7 +267,10 @@ class Ledger:
         return entry
 
     def _mac(self, digest: str) -> str:
-        return hmac.new(self._key, digest.encode(), sha256).hexdigest()
+        return self._sign(f"{self._identity} {digest}")  # an entry fits into no other ledger under the key
+
+    def _sign(self, text: str) -> str:
+        return hmac.new(self._key, text.encode(), sha256).hexdigest()
 
     def _require(self, connection: sqlite3.Connection, source: str) -> list[Entry]:
         chain = self._chain(connection, source)
@@ -291,8 +315,16 @@ class Account:
     budget: Budget
     config: str
 
-    def reserve(self, mechanism: Mechanism, *, purpose: str, iteration: int, bins: int = 0, grid: int = 1) -> str:
-        """Charge one mechanism durably and return the entry's hash; raise BudgetExceededError if it does not fit."""
+    def reserve(
+        self, mechanism: Mechanism, *, purpose: str, iteration: int, attempt: str, bins: int = 0, grid: int = 1
+    ) -> str:
+        """Charge one mechanism durably and return the entry's hash; raise BudgetExceededError if it does not fit.
+
+        ``attempt`` is drawn at random for every attempt at a release. After an UnconfirmedError, and before anything
+        was counted, the same one may be used again: an entry that is there is returned and not charged twice.
+        """
+        if not attempt:
+            raise ConfigError("expected the id of an attempt, got an empty one. Nothing was spent.")
         parts = mechanism.mechanisms if isinstance(mechanism, FixedPlan) else (mechanism,)
         sampled = any(isinstance(part, SubsampledGaussian) for part in parts)
         if sampled and self.budget.adjacency is not Adjacency.ADD_REMOVE:
@@ -303,6 +335,14 @@ class Account:
         cost = self.budget.accountant.cost(mechanism, self.budget.delta)
         with self.ledger._transaction() as connection:
             chain = self.ledger._require(connection, self.source)
+            if paid := _paid(chain, self.run, iteration, purpose, attempt):
+                if not (mechanism.to_dict() | {"bins": bins, "grid": grid}).items() <= paid.body.items():
+                    raise LedgerError(
+                        f"attempt {attempt} at iteration {iteration} was charged for another release (entry "
+                        f"{paid.number} of source '{self.source}'): begin a new attempt. Nothing was spent by this "
+                        "call."
+                    )
+                return self.ledger._witnessed(paid).hash
             for limit, total, owner in (
                 (granted(chain), add(spent(chain), cost), f"source '{self.source}'"),
                 (self.budget, add(spent(chain, self.run), cost), "this run"),
@@ -318,6 +358,7 @@ class Account:
                 "config": self.config,
                 "iteration": iteration,
                 "purpose": purpose,
+                "attempt": attempt,
                 **mechanism.to_dict(),
                 "bins": bins,
                 "grid": grid,
@@ -347,6 +388,11 @@ def granted(chain: Sequence[Entry]) -> Budget:
     return Budget.from_dict(next(entry.body for entry in reversed(chain) if entry.kind == "grant"))
 
 
+def declared(chain: Sequence[Entry]) -> str | None:
+    """Fingerprint of the schema in force, if one was declared."""
+    return next((str(entry.body["schema"]) for entry in reversed(chain) if entry.kind == "schema"), None)
+
+
 def charges(chain: Sequence[Entry], run: str | None = None) -> list[Entry]:
     """The reservations of all runs, or of one."""
     return [entry for entry in chain if entry.kind == "reserve" and run in (None, entry.body["run"])]
@@ -360,18 +406,14 @@ def spent(chain: Sequence[Entry], run: str | None = None) -> Cost:
     return total
 
 
-def _touch(path: Path) -> None:
-    """Make an empty private file, if there is none."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise LedgerError(f"the ledger {path} cannot be made: {error.strerror}. Nothing was spent.") from None
+def _paid(chain: Sequence[Entry], run: str, iteration: int, purpose: str, attempt: str) -> Entry | None:
+    """The charge of an attempt, if there is one: read from the verified chain, not from the index."""
+    wanted = {"run": run, "iteration": iteration, "purpose": purpose, "attempt": attempt}.items()
+    return next((entry for entry in charges(chain) if wanted <= entry.body.items()), None)
 
 
-def _close(connection: sqlite3.Connection, process: int) -> None:
-    if os.getpid() == process:  # a connection inherited by a fork is not ours to close
-        connection.close()
+def _sources(connection: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT DISTINCT source FROM entries ORDER BY source")]
 
 
 def _now() -> str:

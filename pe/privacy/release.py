@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.errors import LedgerError, PrivateDataError
+from pe.errors import LedgerError, PrivateDataError, UnconfirmedError
 from pe.privacy.budget import Adjacency, Budget, Unit
 from pe.privacy.mechanism import DiscreteGaussian
 from pe.shield import shielded
@@ -79,7 +81,9 @@ class Purse(Protocol):
     @property
     def budget(self) -> Budget: ...
 
-    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int, grid: int) -> str: ...
+    def reserve(
+        self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int, grid: int, attempt: str
+    ) -> str: ...
 
     def noisy(self, mechanism: DiscreteGaussian, counts: NDArray[np.int64]) -> NDArray[np.int64]: ...
 
@@ -96,7 +100,19 @@ def release(votes: Votes, sigma: Fraction, *, account: Purse, iteration: int) ->
             f"budget is accounted under {account.budget.adjacency} per {account.budget.unit}. Nothing was spent."
         )
     mechanism = DiscreteGaussian(sigma * votes.grid, votes.sensitivity_squared)
-    entry = account.reserve(mechanism, purpose=votes.purpose, iteration=iteration, bins=votes.bins, grid=votes.grid)
+    charge = partial(
+        account.reserve,
+        mechanism,
+        purpose=votes.purpose,
+        iteration=iteration,
+        bins=votes.bins,
+        grid=votes.grid,
+        attempt=secrets.token_hex(16),
+    )
+    try:
+        entry = charge()
+    except UnconfirmedError:
+        entry = charge()  # nothing was counted yet, and the same attempt is not charged twice
     counts = shielded(f"counting {votes.purpose}", votes._count, "Its charge stays spent.")
     if counts.shape != (votes.bins,) or counts.dtype != np.int64:
         raise PrivateDataError(f"counting {votes.purpose}: expected {votes.bins} int64 counts; the charge stays spent.")

@@ -32,7 +32,9 @@ class SimulatedAccount:
         self._total: Cost = tuple(part * 0 for part in budget.limit)
         self._iteration = 0
 
-    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int, grid: int) -> str:
+    def reserve(
+        self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int, grid: int, attempt: str
+    ) -> str:
         total = add(self._total, self.budget.accountant.cost(mechanism, self.budget.delta))
         if not fits(total, self.budget.limit):
             raise BudgetExceededError(

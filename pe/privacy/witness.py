@@ -1,6 +1,7 @@
-"""What is kept outside the ledger: its key, and the newest hash seen per source.
+"""What is kept outside the ledgers: their key, and for each the place it lies at and the newest hash seen per source.
 
-A ledger that was deleted, or restored from an older copy, no longer holds the hash the witness remembers.
+A ledger that was deleted, or restored from an older copy, no longer holds the hash the witness remembers; one that was
+copied has its original at the place the witness remembers.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock
 
 from pe.errors import LedgerError
+from pe.privacy.store import holds, identity_at
 
 
 def default_key_path() -> Path:
@@ -58,20 +62,91 @@ def load_key(path: str | Path | None, *, create: bool) -> tuple[bytes, Path]:
 
 
 class Witness:
-    """Newest (number, hash) of each source of one ledger file, in a directory beside the key."""
+    """What is known of one ledger, by its identity: where it lies, and the newest (number, hash) of each source.
 
-    def __init__(self, key_path: Path, ledger: Path) -> None:
+    Kept in ``KEY.heads/IDENTITY/``, beside the key: ``place``, and one file per source. ``identity`` is empty until
+    the ledger was opened.
+    """
+
+    def __init__(self, key_path: Path, ledger: Path, identity: str = "") -> None:
         self._ledger = ledger.resolve()
-        place = sha256(str(self._ledger).encode()).hexdigest()[:16]
-        self._directory = key_path.parent / f"{key_path.name}.heads" / place
+        self._root = key_path.parent / f"{key_path.name}.heads"
+        self._directory = self._root / identity
+        self._identity = identity
+
+    # -- places ----------------------------------------------------------------------------------------------------
 
     def refuse_a_lost_ledger(self) -> None:
-        """Raise LedgerError if this ledger file is gone although it once held entries."""
-        if not self._ledger.exists() and any(self._directory.glob("*.json")):
+        """Raise LedgerError if another ledger, from which budget was spent, is remembered at this path."""
+        for identity, place in self._others():
+            if place == self._ledger and any((self._root / identity).glob("*.json")):
+                raise LedgerError(
+                    f"the ledger {self._ledger} is gone although budget was spent from it: restore it from a backup, "
+                    "or, if it was moved, use it once at its new place. To give up its record on purpose, delete "
+                    f"{self._root / identity}. Nothing was spent."
+                )
+
+    def settle(self, verify: Callable[[], None]) -> None:
+        """Remember where the ledger lies; raise LedgerError if it is a copy of one that still lies elsewhere.
+
+        ``verify`` is called for a ledger that was moved and raises LedgerError if it lacks a remembered head.
+        """
+        self.refuse_a_lost_ledger()
+        if self._place(self._identity) == self._ledger:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(self._directory / "place.lock"):
+            before = self._place(self._identity)
+            if before is not None and before != self._ledger:
+                if _same_place(before, self._ledger):
+                    return  # a link or a mount
+                if _still_holds(before, self._identity):
+                    raise LedgerError(
+                        f"{self._ledger} is a copy of the ledger {before}: charges to the two would not add up. Use "
+                        "the original, or delete it if the copy is newer. Nothing was spent."
+                    )
+                verify()
+            _write(self._directory / "place", json.dumps(str(self._ledger)))
+
+    def refuse_missing_sources(self, sources: Iterable[str]) -> None:
+        """Raise LedgerError if a head is remembered of a source that the ledger does not know."""
+        if {path.name for path in self._directory.glob("*.json")} - {self._path(source).name for source in sources}:
             raise LedgerError(
-                f"the ledger {self._ledger} is gone although budget was spent from it: restore it from a backup. To "
-                f"give up its record on purpose, delete {self._directory}. Nothing was spent."
+                f"the ledger {self._ledger} was rolled back: it lacks a source that it held. Restore the newest copy, "
+                "with the -wal file beside it if there is one. Nothing was spent."
             )
+
+    @contextmanager
+    def creating(self, source: str) -> Iterator[None]:
+        """Hold the block in which a source is created; raise LedgerError if another ledger holds it already."""
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(self._root / "sources.lock"):
+            for identity, place in self._others():
+                if self._path(source, identity).exists() or holds(place, identity, source):
+                    gone = "" if place.exists() else f", or delete {self._root / identity} if that one is gone for good"
+                    raise LedgerError(
+                        f"source '{source}' has its budget in the ledger {place}, and two ledgers for one source do "
+                        f"not add up: use that one, or another name for other data{gone}. Nothing was spent."
+                    )
+            yield
+
+    def _others(self) -> Iterator[tuple[str, Path]]:
+        """Identity and remembered place of every other ledger under this key."""
+        for path in sorted(self._root.glob("*/place")):
+            identity = path.parent.name
+            if identity != self._identity and (place := self._place(identity)) is not None:
+                yield identity, place
+
+    def _place(self, identity: str) -> Path | None:
+        path = self._root / identity / "place"
+        try:
+            return Path(str(json.loads(path.read_text())))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise LedgerError(f"{path} is damaged: restore it. Nothing was spent.") from None
+
+    # -- heads -----------------------------------------------------------------------------------------------------
 
     def seen(self, source: str) -> tuple[int, str] | None:
         """The remembered head. Read it before reading the chain, so that it can only be behind."""
@@ -88,7 +163,8 @@ class Witness:
         if seen is not None and (len(hashes) <= seen[0] or hashes[seen[0]] != seen[1]):
             raise LedgerError(
                 f"the ledger {self._ledger} was rolled back: source '{source}' had {seen[0] + 1} entries or more, now "
-                f"{len(hashes)}. Restore the newest copy. Nothing was spent."
+                f"{len(hashes)}. Restore the newest copy, with the -wal file beside it if there is one. Nothing was "
+                "spent."
             )
 
     def advance(self, source: str, number: int, digest: str) -> None:
@@ -98,12 +174,32 @@ class Witness:
         with FileLock(path.with_suffix(".lock")):
             before = self.seen(source)
             if before is None or before[0] < number:
-                draft = path.with_suffix(".draft")
-                with draft.open("w") as file:
-                    file.write(json.dumps([number, digest]))
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
+                _write(path, json.dumps([number, digest]))
 
-    def _path(self, source: str) -> Path:
-        return self._directory / f"{sha256(source.encode()).hexdigest()[:32]}.json"
+    def _path(self, source: str, identity: str | None = None) -> Path:
+        directory = self._root / identity if identity else self._directory
+        return directory / f"{sha256(source.encode()).hexdigest()[:32]}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file whole; call it under its lock."""
+    draft = path.with_suffix(".draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one name in one folder. Not two names of one file: each has a log of its own."""
+    if one.resolve() == other:
+        return True
+    return one.name == other.name and one.exists() and one.parent.samefile(other.parent)
+
+
+def _still_holds(place: Path, identity: str) -> bool:
+    try:
+        return identity_at(place) == identity
+    except (sqlite3.Error, OSError):
+        return True  # something is there that cannot be looked into

@@ -72,7 +72,12 @@ def test_from_a_public_sample_to_a_verified_release(project: Path, run) -> None:
     assert len(json.loads(verified.out)["checked"]) == 5
     shown = json.loads(run("budget", "show", "private", "--json").out)["sources"]["private"]
     assert [charge["iteration"] for charge in shown["charges"]] == [0, 1, 2, 3]
-    for command in (("budget", "show", "private"), ("budget", "verify", facts["certificate"]), ("doctor",)):
+    for command in (
+        ("budget", "show", "private"),
+        ("budget", "history", "private"),
+        ("budget", "verify", facts["certificate"]),
+        ("doctor",),
+    ):
         assert run(*command).code == 0
     everything = str(first) + str(verified) + str(exported)
     for path in Path(facts["run"]).rglob("*"):
@@ -134,6 +139,19 @@ def test_a_second_run_on_a_spent_source_is_refused_until_more_is_granted(project
     assert run("synthesize", other).code == 0
 
 
+def another_kind(certificate: dict) -> None:
+    """A chain that is whole but says something that no version of this ledger says."""
+    from pe.privacy.ledger import entry_hash
+
+    previous = ""
+    for row in certificate["entries"]:
+        row["kind"] = "refund" if row["number"] == 1 else row["kind"]
+        body = {key: value for key, value in row.items() if key not in ("number", "kind", "previous", "hash")}
+        row["previous"] = previous
+        row["hash"] = previous = entry_hash(previous, certificate["source"], row["number"], row["kind"], body)
+    certificate["head"] = previous
+
+
 def test_a_changed_certificate_or_file_does_not_verify(project: Path, run) -> None:
     assert run("synthesize", project / "pe.toml", "--create").code == 0
     release = project / "runs" / "private" / "release"
@@ -146,6 +164,7 @@ def test_a_changed_certificate_or_file_does_not_verify(project: Path, run) -> No
         (lambda c: c["claim"].update(epsilon=0.5), "pass the claimed"),
         (lambda c: c["entries"][2].update(sigma="1000"), "entry 2 in the certificate was altered"),
         (lambda c: c["entries"].pop(), "head is not the hash"),
+        (another_kind, "entry 1 is of an unknown kind 'refund'"),
         (lambda c: c["spent"].update(epsilon=0.1), "lower than the charges"),
         (lambda c: c.pop("claim"), "malformed"),
     ):
@@ -154,6 +173,62 @@ def test_a_changed_certificate_or_file_does_not_verify(project: Path, run) -> No
         (release / "changed.json").write_text(json.dumps(changed))
         outcome = run("budget", "verify", release / "changed.json", "--offline")
         assert (outcome.code, text in outcome.err) == (1, True), outcome.err
+
+
+def test_the_history_tells_every_entry_in_order(project: Path, run) -> None:
+    assert run("synthesize", project / "pe.toml", "--create").code == 0
+    assert run("budget", "grant", "private", "--epsilon", 2, "--delta", 1e-5).code == 0
+    told = run("budget", "history", "private", "--json")
+    facts = json.loads(told.out)
+    lines = facts["entries"]
+    assert (facts["source"], facts["delta"]) == ("private", 1e-5)
+    assert [line["number"] for line in lines] == list(range(7))
+    assert [line["kind"] for line in lines] == ["grant", "schema", *["reserve"] * 4, "grant"]
+    assert [line["iteration"] for line in lines[2:6]] == [0, 1, 2, 3]
+    assert [line["what"] for line in lines[:1] + lines[-1:]] == [
+        "grant epsilon 1 at delta 1e-06 (add-remove, per record)",
+        "grant epsilon 1 at delta 1e-06 -> 2 at delta 1e-05",
+    ]
+    spent = [line["epsilon_so_far"] for line in lines]
+    assert spent[:2] == [0, 0]
+    assert spent[1:6] == sorted(set(spent[1:6]))
+    shown = json.loads(run("budget", "show", "private", "--json").out)["sources"]["private"]
+    assert spent[-1] == spent[-2] == shown["epsilon_spent"]
+    assert lines[-1]["hash"] == shown["head"]
+    assert all(line["sigma"] > 1 and line["run"] and line["time"] for line in lines[2:6])
+    printed = run("budget", "history", "private").out
+    assert "reserve" not in printed
+    assert all(line["hash"][:4] in printed for line in lines)
+
+
+def test_a_source_keeps_its_schema_until_it_is_amended(project: Path, run) -> None:
+    """Refused before the private file, which is gone, is looked for."""
+    assert run("synthesize", project / "pe.toml", "--create").code == 0
+    assert run("budget", "grant", "private", "--epsilon", 2).code == 0
+    other = project / "other.toml"
+    other.write_text((project / "pe.toml").read_text().replace('run = "runs/private"', 'run = "runs/other"'))
+    schema = project / "schema.toml"
+    schema.write_text(schema.read_text().replace("max = ", "max = 9", 1))
+    private = (project / "private.csv").rename(project / "away.csv")
+    refused = run("synthesize", other)
+    assert refused.code == 1
+    assert "declared under another schema" in refused.err
+    assert "pe budget schema private" in refused.err
+    assert "Nothing was spent" in refused.err
+    assert len(refused.err.strip().splitlines()) == 1
+    private.rename(project / "private.csv")
+    amended = run("budget", "schema", "private", schema, "--json")
+    assert json.loads(amended.out)["source"] == "private"
+    again = json.loads(run("budget", "schema", "private", schema, "--json").out)
+    assert again == json.loads(amended.out)  # the same schema twice is one entry
+    assert run("synthesize", other).code == 0
+    history = json.loads(run("budget", "history", "private", "--json").out)["entries"]
+    first, second = (line for line in history if line["kind"] == "schema")
+    assert second["what"] == f"schema {first['schema'][:12]} -> {second['schema'][:12]}"
+    certificate = project / "runs" / "other" / "release" / "certificate.json"
+    assert run("budget", "verify", certificate).code == 0
+    assert run("budget", "schema", "unknown", schema).code == 1
+    assert "cannot be read" in run("budget", "schema", "private", project / "gone.toml").err
 
 
 CHANGES = {

@@ -153,7 +153,7 @@ def test_a_source_without_budget_ends_in_a_state_that_says_so(prefect: Any, proj
 def charge_elsewhere() -> None:
     """Another run on the same source spends most of what is left."""
     account = Ledger().account("demo", run="elsewhere", budget=Budget(2.0, 1e-5, Adjacency.ADD_REMOVE), config="")
-    account.reserve(DiscreteGaussian(Fraction(3), Fraction(1)), purpose="votes", iteration=1, bins=1)
+    account.reserve(DiscreteGaussian(Fraction(3), Fraction(1)), purpose="votes", iteration=1, bins=1, attempt="a")
 
 
 def test_a_run_that_stops_early_is_released_and_says_so(prefect: Any, project: Any, hooked: Any) -> None:

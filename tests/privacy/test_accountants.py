@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from fractions import Fraction
 from pathlib import Path
 
@@ -235,22 +236,22 @@ def test_a_source_under_renyi_pays_for_votes_and_dp_sgd_alike(ledger: Ledger) ->
     account = ledger.account("mixed", run="run", budget=budget, config="")
     votes = Votes(lambda: np.zeros(2, np.int64), 2, ONE, Adjacency.ADD_REMOVE)
     release(votes, Fraction(20), account=account, iteration=1)
-    account.reserve(SGD, purpose="DP-SGD", iteration=1)
+    account.reserve(SGD, purpose="DP-SGD", iteration=1, attempt=secrets.token_hex(8))
     assert account.spent() == composed(Renyi(6), votes_at("20"), SGD)
     assert fits(account.spent(), budget.limit)
     assert 2 < account.epsilon_spent() < 4
     with pytest.raises(BudgetExceededError):
-        account.reserve(votes_at("1"), purpose="votes", iteration=2)
+        account.reserve(votes_at("1"), purpose="votes", iteration=2, attempt=secrets.token_hex(8))
 
 
 def test_a_fixed_plan_is_charged_once_as_a_whole(ledger: Ledger) -> None:
     budget = Budget(4.0, DELTA, Adjacency.ADD_REMOVE, accountant=FixedPlans())
     ledger.create("trained", budget)
     account = ledger.account("trained", run="run", budget=budget, config="")
-    account.reserve(FixedPlan((SGD,)), purpose="DP-SGD", iteration=0)
+    account.reserve(FixedPlan((SGD,)), purpose="DP-SGD", iteration=0, attempt=secrets.token_hex(8))
     assert account.epsilon_spent() == pytest.approx(1.8282436, abs=1e-5)
     with pytest.raises(BudgetExceededError):  # epsilon would do; the delta is spent
-        account.reserve(FixedPlan((SGD,)), purpose="DP-SGD", iteration=0)
+        account.reserve(FixedPlan((SGD,)), purpose="DP-SGD", iteration=0, attempt=secrets.token_hex(8))
 
 
 def test_votes_are_not_released_from_a_source_of_fixed_plans(ledger: Ledger) -> None:
@@ -268,7 +269,7 @@ def test_dp_sgd_on_poisson_samples_is_refused_under_replace_one(ledger: Ledger) 
     ledger.create("fixed size", budget)
     account = ledger.account("fixed size", run="run", budget=budget, config="")
     with pytest.raises(LedgerError, match=r"add-remove.*Nothing was spent"):
-        account.reserve(SGD, purpose="DP-SGD", iteration=0)
+        account.reserve(SGD, purpose="DP-SGD", iteration=0, attempt=secrets.token_hex(8))
 
 
 def test_a_run_under_another_accountant_is_refused(ledger: Ledger) -> None:
@@ -295,9 +296,9 @@ def test_a_filter_admits_exactly_what_fits(tmp_path: Path, plan: list[tuple[int,
         mechanism = DiscreteGaussian(Fraction(sigma), Fraction(sensitivity))
         after = add(total, budget.accountant.cost(mechanism, DELTA))
         if fits(after, budget.limit):
-            account.reserve(mechanism, purpose="votes", iteration=1)
+            account.reserve(mechanism, purpose="votes", iteration=1, attempt=secrets.token_hex(8))
             total = after
         else:
             with pytest.raises(BudgetExceededError):
-                account.reserve(mechanism, purpose="votes", iteration=1)
+                account.reserve(mechanism, purpose="votes", iteration=1, attempt=secrets.token_hex(8))
     assert account.spent() == total

@@ -136,10 +136,10 @@ def test_exactly_T_rounds_fit_a_budget(
     sensitivity_squared = Contribution((1.0,) * nearest).sensitivity_squared(adjacency)
     mechanism = DiscreteGaussian(sigma_for(budget.limit[0] / rounds, sensitivity_squared), sensitivity_squared)
     for iteration in range(1, rounds + 1):
-        account.reserve(mechanism, purpose="votes", iteration=iteration, bins=1)
+        account.reserve(mechanism, purpose="votes", iteration=iteration, bins=1, attempt="a")
     assert account.epsilon_spent() <= epsilon * (1 + 1e-9)
     with pytest.raises(BudgetExceededError):
-        account.reserve(mechanism, purpose="votes", iteration=rounds + 1, bins=1)
+        account.reserve(mechanism, purpose="votes", iteration=rounds + 1, bins=1, attempt="a")
     assert account.spent()[0] == rounds * mechanism.mu_squared <= budget.limit[0]
 
 

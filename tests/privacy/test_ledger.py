@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import secrets
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
 
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
 from pe.privacy import Account, Adjacency, Budget, DiscreteGaussian, Ledger, Votes, release
 from pe.privacy.discrete_gaussian import sigma_for
-from pe.privacy.ledger import canonical, entry_hash, granted, spent
+from pe.privacy.ledger import canonical, declared, entry_hash, granted, spent
 
 ONE = Fraction(1)
 BUDGET = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
 COARSE = DiscreteGaussian(Fraction(40), ONE)  # about epsilon 0.1 at delta 1e-6
 WHOLE = DiscreteGaussian(sigma_for(BUDGET.limit[0], ONE), ONE)  # all of BUDGET
 
+ZEROS = Votes(lambda: np.zeros(3, np.int64), 3, ONE, Adjacency.ADD_REMOVE)
+
 Python = Callable[..., CompletedProcess[str]]
 
 
-def charge(account: Account, mechanism: DiscreteGaussian = COARSE, iteration: int = 1) -> str:
-    return account.reserve(mechanism, purpose="votes", iteration=iteration, bins=3)
+def charge(
+    account: Account, mechanism: DiscreteGaussian = COARSE, iteration: int = 1, bins: int = 3, attempt: str = ""
+) -> str:
+    attempt = attempt or secrets.token_hex(16)
+    return account.reserve(mechanism, purpose="votes", iteration=iteration, bins=bins, attempt=attempt)
 
 
 def reopened(ledger: Ledger, tmp_path: Path) -> Ledger:
@@ -43,7 +53,7 @@ def execute(ledger: Ledger, statement: str, *values: object) -> None:
 
 
 def test_a_charge_is_recorded_with_all_that_it_paid_for(account: Account) -> None:
-    digest = charge(account, DiscreteGaussian(Fraction(81, 2), Fraction(2)), iteration=4)
+    digest = charge(account, DiscreteGaussian(Fraction(81, 2), Fraction(2)), iteration=4, attempt="a4")
     entry = account.ledger.chain("source")[-1]
     assert (entry.hash, entry.kind, entry.number) == (digest, "reserve", 1)
     body = dict(entry.body)
@@ -54,6 +64,7 @@ def test_a_charge_is_recorded_with_all_that_it_paid_for(account: Account) -> Non
         "config": "config",
         "iteration": 4,
         "purpose": "votes",
+        "attempt": "a4",
         "mechanism": "discrete gaussian",
         "bins": 3,
         "grid": 1,
@@ -153,6 +164,88 @@ def test_a_fingerprint_means_nothing_without_the_key(ledger: Ledger, tmp_path: P
     assert hashlib.sha256(b"content").hexdigest() not in ledger.fingerprint(b"content")
 
 
+# -- schemas -------------------------------------------------------------------------------------------------------
+
+
+def test_a_source_is_declared_under_one_schema(ledger: Ledger, account: Account) -> None:
+    assert declared(ledger.chain("source")) is None
+    ledger.declare("source", "a" * 64)
+    ledger.declare("source", "a" * 64)
+    charge(account)
+    with pytest.raises(LedgerError, match=r"another schema \(aaaaaaaaaaaa, .*pe budget schema source.*Nothing was"):
+        ledger.declare("source", "b" * 64)
+    assert [entry.kind for entry in ledger.chain("source")] == ["grant", "schema", "reserve"]
+    ledger.declare("source", "b" * 64, replace=True)
+    ledger.declare("source", "b" * 64)
+    chain = ledger.chain("source")
+    assert declared(chain) == "b" * 64
+    assert len(chain) == 4
+    assert (granted(chain), spent(chain)) == (BUDGET, (COARSE.mu_squared,))
+
+
+def test_a_schema_is_declared_for_a_source_that_has_a_budget(ledger: Ledger) -> None:
+    with pytest.raises(UnknownSourceError, match="Nothing was spent"):
+        ledger.declare("unknown", "a" * 64)
+
+
+# -- attempts ------------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_is_charged_once(account: Account) -> None:
+    first = charge(account, attempt="a")
+    charge(account)
+    assert charge(account, attempt="a") == first
+    assert account.spent() == (2 * COARSE.mu_squared,)
+
+
+def test_an_attempt_that_was_charged_is_returned_even_when_nothing_is_left(account: Account) -> None:
+    assert charge(account, WHOLE, attempt="a") == charge(account, WHOLE, attempt="a")
+    with pytest.raises(BudgetExceededError):
+        charge(account, WHOLE, attempt="b")
+
+
+def test_a_new_attempt_at_the_same_iteration_is_a_new_charge(account: Account) -> None:
+    assert charge(account, attempt="a") != charge(account, attempt="b")
+    assert account.spent() == (2 * COARSE.mu_squared,)
+
+
+def test_attempts_of_other_iterations_purposes_and_runs_are_others(ledger: Ledger, account: Account) -> None:
+    other = ledger.account("source", run="second run", budget=BUDGET, config="config")
+    hashes = {charge(account, attempt="a"), charge(account, attempt="a", iteration=2), charge(other, attempt="a")}
+    hashes.add(account.reserve(COARSE, purpose="labels", iteration=1, bins=3, attempt="a"))
+    assert len(hashes) == 4 == spent(ledger.chain("source"))[0] / COARSE.mu_squared
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "bins"),
+    [
+        (DiscreteGaussian(Fraction(39), ONE), 3),
+        (DiscreteGaussian(Fraction(40), Fraction(2)), 3),
+        (COARSE, 4),
+    ],
+)
+def test_an_attempt_cannot_pay_for_another_release(account: Account, mechanism: DiscreteGaussian, bins: int) -> None:
+    charge(account, attempt="a")
+    with pytest.raises(LedgerError, match=r"attempt a at iteration 1 was charged for another release.*Nothing was"):
+        charge(account, mechanism, bins=bins, attempt="a")
+    assert account.spent() == (COARSE.mu_squared,)
+
+
+def test_an_attempt_has_an_id(account: Account) -> None:
+    with pytest.raises(ConfigError, match="Nothing was spent"):
+        account.reserve(COARSE, purpose="votes", iteration=1, bins=3, attempt="")
+
+
+def test_the_file_itself_refuses_a_second_charge_of_an_attempt(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charge(account, attempt="a")
+    monkeypatch.setattr("pe.privacy.ledger._paid", lambda *_: None)
+    with pytest.raises(LedgerError, match="UNIQUE constraint failed"):
+        charge(account, attempt="a")
+    assert account.spent() == (COARSE.mu_squared,)
+
+
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -215,11 +308,11 @@ def test_a_key_that_cannot_be_read_is_an_error(ledger: Ledger, tmp_path: Path) -
         Ledger(ledger.path, key=tmp_path / "directory")
 
 
-def test_another_key_fits_no_entry(ledger: Ledger, account: Account, tmp_path: Path) -> None:
+def test_another_key_does_not_open_the_ledger(ledger: Ledger, account: Account, tmp_path: Path) -> None:
     Ledger(tmp_path / "other.sqlite3", key=tmp_path / "other" / "key", create=True)
-    stranger = Ledger(ledger.path, key=tmp_path / "other" / "key")
-    with pytest.raises(LedgerError, match=r"entry 0 of source 'source'.*Nothing was spent"):
-        stranger.chain("source")
+    for create in (False, True):
+        with pytest.raises(LedgerError, match=r"belongs to another key.*Nothing was spent"):
+            Ledger(ledger.path, key=tmp_path / "other" / "key", create=create)
 
 
 # -- tampering -----------------------------------------------------------------------------------------------------
@@ -285,9 +378,11 @@ def test_a_ledger_replaced_by_an_empty_one_is_noticed(ledger: Ledger, account: A
     charge(account)
     ledger.close()
     ledger.path.write_bytes(b"")
-    again = Ledger(ledger.path, key=tmp_path / "keys" / "ledger.key", create=True)
-    with pytest.raises(LedgerError, match="rolled back"):
-        again.create("source", BUDGET)
+    for create in (False, True):
+        with pytest.raises(LedgerError, match=r"is gone although budget was spent.*Nothing was spent"):
+            Ledger(ledger.path, key=tmp_path / "keys" / "ledger.key", create=create)
+    with pytest.raises(LedgerError, match="is gone although budget was spent"):
+        charge(account)
 
 
 def test_a_ledger_restored_from_an_older_copy_is_noticed(ledger: Ledger, account: Account, tmp_path: Path) -> None:
@@ -348,6 +443,63 @@ def test_a_witness_that_cannot_be_written_says_that_the_charge_stays(
         charge(account)
     monkeypatch.undo()
     assert account.spent() == (COARSE.mu_squared,)
+
+
+def test_a_release_whose_witness_failed_once_is_charged_once(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = iter([OSError(28, "No space left on device")])
+    sync = os.fsync
+
+    def full_once(descriptor: int) -> None:
+        for failure in failures:
+            raise failure
+        sync(descriptor)
+
+    monkeypatch.setattr("pe.privacy.witness.os.fsync", full_once)
+    histogram = release(ZEROS, Fraction(40), account=account, iteration=1)
+    assert next(failures, None) is None
+    assert [entry.hash for entry in account.ledger.chain("source")][1:] == [histogram.entry]
+
+
+class Unsure(sqlite3.Connection):
+    """A connection whose commits fail as if the disk could not be synchronised, having written all or nothing."""
+
+    written = True
+    failures = 1
+
+    def commit(self) -> None:
+        if not self.in_transaction or Unsure.failures == 0:
+            return super().commit()
+        Unsure.failures -= 1
+        if self.written:
+            super().commit()
+        else:
+            self.rollback()
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+        raise error
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_commit_of_unknown_outcome_is_retried_and_charged_once(
+    account: Account, monkeypatch: pytest.MonkeyPatch, written: bool, failures: int
+) -> None:
+    account.ledger.close()
+    connect = sqlite3.connect
+    monkeypatch.setattr(Unsure, "written", written)
+    monkeypatch.setattr(Unsure, "failures", failures)
+    monkeypatch.setattr("pe.privacy.store.sqlite3.connect", lambda *a, **k: connect(*a, factory=Unsure, **k))
+    if failures == 1:
+        histogram = release(ZEROS, Fraction(40), account=account, iteration=1)
+        assert histogram.entry == account.ledger.chain("source")[-1].hash
+        assert account.spent() == (COARSE.mu_squared,)
+        return
+    votes = Votes(lambda: pytest.fail("private data was read"), 3, ONE, Adjacency.ADD_REMOVE)
+    if written:  # the second time the entry is found, and the empty transaction has nothing to lose
+        monkeypatch.setattr("pe.privacy.ledger._paid", lambda *_: None)
+    with pytest.raises(LedgerError, match=r"UNIQUE|could not confirm an entry .*may be spent"):
+        release(votes, Fraction(40), account=account, iteration=1)
+    assert account.spent() == (COARSE.mu_squared if written else 0,)
 
 
 # -- damage --------------------------------------------------------------------------------------------------------
@@ -421,10 +573,94 @@ def test_a_full_disk_at_the_reservation_stops_before_private_data(
     assert charged == lines.count("released") + lines.count("spent")
 
 
+READ_ONLY = """
+import os, sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from pe.errors import LedgerError
+from pe.privacy import Adjacency, Budget, Ledger, Votes, release
+
+def use(folder, create=False):
+    budget = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
+    ledger = Ledger(folder / "data" / "ledger.sqlite3", key=folder / "keys" / "key", create=create)
+    if create:
+        ledger.create("source", budget)
+    account = ledger.account("source", run="run", budget=budget, config="")
+    release(Votes(count, 1, Fraction(1), Adjacency.ADD_REMOVE), Fraction(40), account=account, iteration=1)
+    ledger.close()
+
+def count():
+    print("counted")
+    return np.zeros(1, np.int64)
+
+folder = Path(sys.argv[1])
+use(folder, create=True)  # imports all that is needed, while the interpreter's own files can still be read
+for name, mode in (word.split("=") for word in sys.argv[2:]):
+    (folder / name).chmod(int(mode, 8))
+if os.geteuid() == 0:  # no mode keeps root from writing: go on as nobody, who owns the files
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    use(folder)
+except LedgerError as error:
+    print(error)
+(folder / "data").chmod(0o700)
+(folder / "data" / "ledger.sqlite3").chmod(0o600)
+print(len(Ledger(folder / "data" / "ledger.sqlite3", key=folder / "keys" / "key").chain("source")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("modes", "message", "entries"),
+    [
+        (["data/ledger.sqlite3=400"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 2),
+        (["data=500"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 2),
+        (["data/ledger.sqlite3=400", "data=500"], r"the ledger .*cannot be used.*Nothing was spent", 2),
+        (["data/ledger.sqlite3=000"], r"the ledger .*cannot be used.*Nothing was spent", 2),
+        (["keys/key=000"], r"key .*cannot be read \(PermissionError\)\. Nothing was spent", None),
+        (["keys/key.heads=500", "keys=500"], "", 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_files_and_folders_that_cannot_be_written_stop_before_private_data(
+    python: Python, modes: list[str], message: str, entries: int | None
+) -> None:
+    """The folder of one ledger's witness is written; the folders above it need not be."""
+    with tempfile.TemporaryDirectory() as folder:  # which nobody can reach, unlike pytest's
+        Path(folder).chmod(0o755)
+        done = python(READ_ONLY, folder, *modes)
+    first, *lines = done.stdout.splitlines()
+    assert first == "counted"
+    if message:
+        assert re.search(message, lines.pop(0))
+    else:
+        assert lines.pop(0) == "counted"
+    if entries is not None:
+        assert (done.stderr, lines) == ("", [str(entries)])
+
+
+def test_a_witness_folder_that_cannot_be_written_stops_before_private_data(python: Python) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        script = READ_ONLY.replace(
+            "if os.geteuid",
+            "for path in (folder / 'keys' / 'key.heads').iterdir(): path.chmod(0o500)\nif os.geteuid",
+            1,
+        )
+        done = python(script, folder)
+    first, message, entries = done.stdout.splitlines()
+    assert (done.stderr, first, entries) == ("", "counted", "3")
+    assert re.search(r"entry 2 of source 'source' is in the ledger.*A charge in that entry stays spent\.$", message)
+
+
 # -- many processes ------------------------------------------------------------------------------------------------
 
 MANY = """
-import os, sys
+import os, sys, traceback
 from fractions import Fraction
 from pe.errors import BudgetExceededError
 from pe.privacy import Adjacency, Budget, DiscreteGaussian, Ledger
@@ -435,53 +671,65 @@ def hammer(number):
         return 1
     account = inherited or Ledger(sys.argv[1], key=sys.argv[2]).account("source", run="run", budget=budget, config="")
     for done in range(1000):
+        attempt = f"{done}" if sys.argv[3] == "same" else f"{number} {done}"
         try:
-            account.reserve(mechanism, purpose="votes", iteration=done, bins=1)
+            account.reserve(mechanism, purpose="votes", iteration=done, bins=1, attempt=attempt)
         except BudgetExceededError:
             return done
 
 budget = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
-mechanism = DiscreteGaussian(Fraction(40), Fraction(1))
+mechanism = DiscreteGaussian(Fraction(sys.argv[4]), Fraction(1))
 mechanism.mu_squared
 inherited = None
 if sys.argv[3] == "inherit":
     inherited = Ledger(sys.argv[1], key=sys.argv[2]).account("source", run="run", budget=budget, config="")
     inherited.spent()
+start, go = os.pipe()
 children = []
-for number in range(8):
+for number in range(16):
     receive, send = os.pipe()
     if os.fork() == 0:
+        os.close(go)
         try:
+            os.read(start, 1)  # until the parent closes the other end
             os.write(send, b"%d" % hammer(number))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(0)
     os.close(send)
     children.append(receive)
+os.close(start)
+os.close(go)
 print(*[os.read(child, 10).decode() or "failed" for child in children])
 """
 
 
-@pytest.mark.parametrize("how", ["reserve", "inherit"])
-def test_eight_processes_on_one_ledger_never_spend_more_than_the_grant(
-    account: Account, tmp_path: Path, python: Python, how: str
+@pytest.mark.parametrize(("how", "sigma"), [("reserve", 40), ("inherit", 40), ("same", 20)])
+def test_sixteen_processes_on_one_ledger_never_spend_more_than_the_grant(
+    account: Account, tmp_path: Path, python: Python, how: str, sigma: int
 ) -> None:
-    """Each opens the ledger itself, or uses the one its parent had opened."""
-    done = python(MANY, account.ledger.path, tmp_path / "keys" / "ledger.key", how)
+    """Each opens the ledger itself, or uses the one its parent had opened, or all make the same attempts."""
+    done = python(MANY, account.ledger.path, tmp_path / "keys" / "ledger.key", how, sigma)
     assert done.stderr == ""
     successes = [int(word) for word in done.stdout.split()]
     chain = account.ledger.chain("source")
-    fitting = BUDGET.limit[0] // COARSE.mu_squared
-    assert len(successes) == 8
-    assert sum(successes) == len(chain) - 1 == fitting
-    assert spent(chain)[0] <= BUDGET.limit[0]
+    cost = DiscreteGaussian(Fraction(sigma), ONE).mu_squared
+    fitting = BUDGET.limit[0] // cost
+    assert len(successes) == 16
+    assert len(chain) - 1 == fitting
+    assert successes == [fitting] * 16 if how == "same" else sum(successes) == fitting
+    assert spent(chain)[0] == fitting * cost <= BUDGET.limit[0]
     assert len({entry.hash for entry in chain}) == len(chain)
+    assert len({entry.body["attempt"] for entry in chain[1:]}) == fitting
 
 
-def test_eight_processes_can_make_one_ledger_at_once(tmp_path: Path, python: Python) -> None:
-    done = python(MANY, tmp_path / "l.sqlite3", tmp_path / "keys" / "key", "create")
-    assert (done.stderr, done.stdout.split()) == ("", ["1"] * 8)
+def test_sixteen_processes_can_make_one_ledger_at_once(tmp_path: Path, python: Python) -> None:
+    done = python(MANY, tmp_path / "l.sqlite3", tmp_path / "keys" / "key", "create", 40)
+    assert (done.stderr, done.stdout.split()) == ("", ["1"] * 16)
     ledger = Ledger(tmp_path / "l.sqlite3", key=tmp_path / "keys" / "key")
-    assert all(granted(ledger.chain(f"source {number}")) == BUDGET for number in range(8))
+    assert all(granted(ledger.chain(f"source {number}")) == BUDGET for number in range(16))
 
 
 KILLED = """

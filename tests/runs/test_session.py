@@ -12,7 +12,7 @@ from PIL import Image as Pictures
 import pe
 from pe.apis.tabular import TabularAPI
 from pe.cli import main
-from pe.errors import APIError, ConfigError, EmbedderError
+from pe.errors import APIError, ConfigError, EmbedderError, LedgerError
 
 DIGITS = ("0", "1", "2")
 PICTURES = pe.Schema((pe.Image("image", 8, 8), pe.Categorical("digit", DIGITS)), label="digit")
@@ -202,3 +202,14 @@ def test_equal_data_under_two_names_are_warned_about(tmp_path: Path) -> None:
     assert pe.synthesize(points(), source="one", run=tmp_path / "1", **keys).warnings == ()
     (warning,) = pe.synthesize(points(), source="two", run=tmp_path / "2", **keys).warnings
     assert "source 'one' was charged for the same data" in warning
+
+
+def test_a_source_keeps_its_columns_but_may_change_its_label(tmp_path: Path) -> None:
+    keys = {"source": "s", "rows": 10, "iterations": 1, **BUDGET}
+    pe.synthesize(points(), schema=TABLE, run=tmp_path / "1", **keys)
+    pe.Ledger().grant("s", 9.0, 1e-5)
+    unlabelled = pe.synthesize(points(), schema=TABLE.with_label(None), run=tmp_path / "2", **keys)
+    assert [row["kind"] for row in unlabelled.certificate["entries"]].count("schema") == 1
+    wider = pe.Schema((pe.Numeric("x", 0, 2), pe.Categorical("kind", ("a", "b"))))
+    with pytest.raises(LedgerError, match=r"declared under another schema.*Nothing was spent"):
+        pe.synthesize(tmp_path / "never read", schema=wider, run=tmp_path / "3", **keys)

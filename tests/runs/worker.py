@@ -38,11 +38,11 @@ def plant(point: str, iteration: int) -> None:
     now = {"iteration": -1}
     reserve, count_noise = Account.reserve, DiscreteGaussian.add_noise
 
-    def reserving(self, mechanism, **keys):
-        now["iteration"] = keys["iteration"]
+    def reserving(self, mechanism, *, iteration, **about):
+        now["iteration"] = iteration
         if point == "reserve" and now["iteration"] == wanted:
             die()
-        entry = reserve(self, mechanism, **keys)
+        entry = reserve(self, mechanism, iteration=iteration, **about)
         if point == "count" and now["iteration"] == wanted:
             die()
         return entry
