@@ -10,7 +10,6 @@ Only the data sets of ``pe.neighbours`` are audited, so that the account in memo
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from pe.bounds import best_errors, epsilon_shown, mu_shown
 from pe.errors import ConfigError, RunError
-from pe.neighbours import VARIANTS, Record, Variant
+from pe.neighbours import VARIANTS, Variant
 from pe.privacy import gdp
 from pe.privacy.budget import Adjacency, Budget
 from pe.privacy.discrete_gaussian import check_sigma, sigma_for
@@ -97,7 +96,7 @@ class _AccountInMemory(Account):
     Private to this module, which hands it nothing but votes over the data sets of ``pe.neighbours``.
     """
 
-    def reserve(self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int) -> str:
+    def reserve(self, mechanism: DiscreteGaussian, **entry: object) -> str:
         return "audit"
 
 
@@ -113,9 +112,9 @@ def _trial(variant: Variant, votes: Votes, sigma: Fraction, rounds: int, account
 
 
 @contextmanager
-def _throwaway_account(adjacency: Adjacency) -> Iterator[Account]:
+def _throwaway_account(variant: Variant, delta: float) -> Iterator[Account]:
     """A durable account on a ledger that is deleted afterwards."""
-    budget = Budget(1e9, 1e-5, adjacency)
+    budget = Budget(1e9, delta, variant.adjacency)
     with TemporaryDirectory(prefix="pe-audit-") as folder:
         ledger = Ledger(Path(folder) / "ledger.sqlite3", key=Path(folder) / "key" / "ledger.key", create=True)
         ledger.create("audit", budget)
@@ -125,37 +124,36 @@ def _throwaway_account(adjacency: Adjacency) -> Iterator[Account]:
             ledger.close()
 
 
-def _charged(variant: Variant, sigma: Fraction, rounds: int) -> Fraction:
-    """Squared GDP parameter that one run writes to a durable ledger."""
-    with _throwaway_account(variant.adjacency) as account:
-        _trial(variant, variant.votes(variant.within), sigma, rounds, account)
-        entries = account.ledger.chain("audit")
-    costs = (Fraction(each.body["mu_squared"]) for each in entries if each.kind == "reserve")
-    return sum(costs, Fraction(0))
+def _charged(variant: Variant, sigma: Fraction, rounds: int, delta: float) -> float:
+    """Epsilon of what one run writes to a durable ledger."""
+    with _throwaway_account(variant, delta) as account:
+        _trial(variant, variant.votes(inside=True), sigma, rounds, account)
+        return account.epsilon_spent()
 
 
 RECOUNT = 500
 """Trials after which the data set is built, embedded and counted anew; in between the exact counts are the same."""
 
 
-def _scores(variant: Variant, records: tuple[Record, ...], sigma: Fraction, rounds: int, n: int) -> NDArray[np.int64]:
+def _scores(variant: Variant, inside: bool, sigma: Fraction, rounds: int, n: int) -> NDArray[np.int64]:
     """The auditor's statistic in ``n`` runs, int64 (n,)."""
-    difference = variant.votes(variant.within)._count() - variant.votes(variant.without)._count()
+    difference = variant.votes(inside=True)._count() - variant.votes(inside=False)._count()
     scores = np.empty(n, np.int64)
-    with _throwaway_account(variant.adjacency) as durable:
+    with _throwaway_account(variant, delta=1e-5) as durable:
         account = _AccountInMemory(durable.ledger, durable.source, durable.run, durable.budget, durable.config)
         for trial in range(n):
             if trial % RECOUNT == 0:
-                votes = _counted(variant.votes(records))
+                votes = _counted(variant.votes(inside=inside))
             seen = _trial(variant, votes, sigma, rounds, account)
             scores[trial] = sum(int(difference @ each.counts) for each in seen)
     return scores
 
 
 def _counted(votes: Votes) -> Votes:
-    """The same votes, counted now."""
+    """The same votes, counted now and not again."""
     exact = votes._count()
-    return Votes(lambda: exact, votes.bins, votes.sensitivity_squared, votes.adjacency, votes.purpose)
+    votes._count = lambda: exact
+    return votes
 
 
 # -- the audit ---------------------------------------------------------------------------------------------------------
@@ -253,7 +251,7 @@ _Mapped = Callable[[list[_Job]], list[NDArray[np.int64]]]
 
 def _sigma_within(variant: Variant, budget: Budget, rounds: int) -> Fraction:
     charges = rounds * (2 if variant.crash == "before" else 1)
-    return sigma_for(budget.mu_squared / charges, variant.votes(variant.without).sensitivity_squared)
+    return sigma_for(budget.mu_squared / charges, variant.votes(inside=False).sensitivity_squared)
 
 
 def _findings(scales: dict[str, Fraction], setting: _Setting) -> Iterator[Finding]:
@@ -274,8 +272,7 @@ def _mapper(workers: int) -> Iterator[_Mapped]:
 
 def _job(job: _Job) -> NDArray[np.int64]:
     name, inside, sigma, rounds, n = job
-    variant = VARIANTS[name]
-    return _scores(variant, variant.within if inside else variant.without, sigma, rounds, n)
+    return _scores(VARIANTS[name], inside, sigma, rounds, n)
 
 
 def _found(name: str, sigma: Fraction, setting: _Setting, mapped: _Mapped) -> Finding:
@@ -299,7 +296,7 @@ def _found(name: str, sigma: Fraction, setting: _Setting, mapped: _Mapped) -> Fi
         sigma=float(sigma),
         rounds=setting.rounds,
         trials=setting.trials,
-        claim=gdp.epsilon_for(math.sqrt(_charged(variant, sigma, setting.rounds)), delta),
+        claim=_charged(variant, sigma, setting.rounds, delta),
         bound_gdp=gdp.epsilon_for(float(mu_shown(*gdp_errors.upper(alpha))), delta),
         bound_free=float(free(*free_errors.upper(alpha))),
         posterior_gdp=(gdp.epsilon_for(float(mus[0]), delta), gdp.epsilon_for(float(mus[1]), delta)),

@@ -26,25 +26,30 @@ UNREADABLE = 9
 
 @dataclass(frozen=True)
 class Variant:
-    """A pair of neighbours, D ``without`` and D' ``within``, and what is asked of them in every round.
+    """A pair of neighbours, and what is asked of them in every round.
 
-    crash  in every round the process dies around the write of the histogram and resumes; "before" loses it, charged.
+    unit        the records of the unit of privacy that D' holds and D does not; they come before the ``others``.
+    instead     the records that D holds in their place, under replace-one.
+    candidates  the same in every round.
+    crash       in every round the process dies around the write of the histogram and resumes: "before" it, so that
+                the histogram is lost and its charge stays, or "after".
     """
 
     about: str
-    within: tuple[Record, ...]
-    without: tuple[Record, ...]
+    unit: tuple[Record, ...]
+    others: tuple[Record, ...]
     candidates: tuple[Record, ...]
+    instead: tuple[Record, ...] = ()
     adjacency: Adjacency = Adjacency.ADD_REMOVE
     asks: Literal["votes", "label counts"] = "votes"
     nearest: int = 1
     labels: int = 2
     crash: Literal["before", "after"] | None = None
 
-    def votes(self, records: tuple[Record, ...]) -> Votes:
-        """What the real code would have the ledger pay for and then release."""
+    def votes(self, *, inside: bool) -> Votes:
+        """What the real code would have the ledger pay for and then release, of D' if ``inside``, else of D."""
         schema = Schema((_X, Categorical("label", tuple(str(label) for label in range(self.labels)))), "label")
-        private = PrivateDataset(*_table(records, schema), schema)
+        private = PrivateDataset(*_table((*(self.unit if inside else self.instead), *self.others), schema), schema)
         if self.asks == "label counts":
             return count_labels(private, self.adjacency)
         table, labels = _table(self.candidates, schema)
@@ -75,64 +80,57 @@ def _table(records: Sequence[Record], schema: Schema) -> tuple[pa.Table, NDArray
 
 _OTHERS: tuple[Record, ...] = ((-3, 0), (-3, 0), (0, 0), (1, 0), (3, 0), (-3, 1), (2, 1), (2, 1))
 _SPREAD: tuple[Record, ...] = tuple((x, label) for label in (0, 1) for x in (-4, -2, 0, 2, 4))
-_RECORD: Record = (4, 0)
-_OTHER: Record = (-4, 0)
-_ONE = Variant("one vote, a record added", (*_OTHERS, _RECORD), _OTHERS, _SPREAD)
-_REPLACED = replace(
-    _ONE,
-    about="one vote, a record replaced",
-    without=(*_OTHERS, _OTHER),
-    adjacency=Adjacency.REPLACE_ONE,
-)
 _LABELS: tuple[Record, ...] = tuple((0, label) for label in range(32))
+_ADDED = Variant("one vote, a record added", unit=((4, 0),), others=_OTHERS, candidates=_SPREAD)
+_REPLACED = replace(_ADDED, about="one vote, a record replaced", instead=((-4, 0),), adjacency=Adjacency.REPLACE_ONE)
 
 VARIANTS: dict[str, Variant] = {
-    "add-remove": _ONE,
+    "add-remove": _ADDED,
     "replace-one": _REPLACED,
-    "three-votes": replace(_ONE, about="three votes, a record added", nearest=3),
+    "three-votes": replace(_ADDED, about="three votes, a record added", nearest=3),
     "three-replaced": replace(
         _REPLACED,
         about="three votes, a record replaced",
         nearest=3,
         candidates=tuple((x, 0) for x in (-4, -4, -4, 0, 4, 4, 4)),
     ),
-    "label-counts": replace(_ONE, about="label counts, a record added", asks="label counts"),
+    "label-counts": replace(_ADDED, about="label counts, a record added", asks="label counts"),
     "labels-replaced": replace(
-        _REPLACED, about="label counts, a record changes its label", asks="label counts", without=(*_OTHERS, (-4, 1))
+        _REPLACED, about="label counts, a record changes its label", asks="label counts", instead=((-4, 1),)
     ),
     "empty-bins": replace(
-        _ONE,
+        _ADDED,
         about="the only vote among empty bins",
-        within=(*((-4, 0),) * 8, _RECORD),
-        without=((-4, 0),) * 8,
+        others=((-4, 0),) * 8,
         candidates=tuple((x, 0) for x in range(-4, 5)) * 4,
     ),
-    "only-record": replace(_ONE, about="the only record there is", within=(_RECORD,), without=()),
+    "only-record": replace(_ADDED, about="the only record there is", others=()),
     "duplicates": replace(
-        _ONE,
-        about="64 equal candidates; the record comes first",
-        within=((0, 0), *((0, 0),) * 8),
-        without=((0, 0),) * 8,
+        _ADDED,
+        about="64 equal candidates, all records equal",
+        unit=((0, 0),),
+        others=((0, 0),) * 8,
         candidates=((0, 0),) * 64,
     ),
     "candidates-near": replace(
-        _ONE, about="malicious candidates: on the record, or far off", candidates=(*((-9, 0),) * 8, *(_RECORD,) * 8)
+        _ADDED, about="malicious candidates: on the record, or far off", candidates=(*((-9, 0),) * 8, *((4, 0),) * 8)
     ),
     "candidates-far": replace(
-        _ONE,
+        _ADDED,
         about="malicious candidates: all at the far end",
         candidates=tuple((x, label) for label in (0, 1) for x in (-9, -8, -7)),
     ),
     "many-labels": replace(
         _REPLACED,
         about="32 labels, a record changes its label",
-        within=(*_LABELS, (0, 0)),
-        without=(*_LABELS, (0, 31)),
+        unit=((0, 0),),
+        instead=((0, 31),),
+        others=_LABELS,
         candidates=_LABELS,
         labels=32,
     ),
-    "no-candidates": replace(_ONE, about="no candidate of the record's label", within=(*_OTHERS, (4, 2)), labels=3),
-    "unreadable": replace(_ONE, about="the record cannot be embedded", within=(*_OTHERS, (UNREADABLE, 0))),
-    "resume-stored": replace(_ONE, about="crash after every write, then resumed", crash="after"),
-    "resume-lost": replace(_ONE, about="crash before every write, then resumed", crash="before"),
+    "no-candidates": replace(_ADDED, about="no candidate of the record's label", unit=((4, 2),), labels=3),
+    "unreadable": replace(_ADDED, about="the record cannot be embedded", unit=((UNREADABLE, 0),)),
+    "resume-stored": replace(_ADDED, about="crash after every write, then resumed", crash="after"),
+    "resume-lost": replace(_ADDED, about="crash before every write, then resumed", crash="before"),
 }
