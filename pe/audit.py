@@ -31,7 +31,6 @@ from pe.privacy import gdp
 from pe.privacy.budget import Adjacency, Budget
 from pe.privacy.discrete_gaussian import check_sigma, sigma_for
 from pe.privacy.ledger import Account, Ledger
-from pe.privacy.mechanism import DiscreteGaussian
 from pe.privacy.release import Histogram, Votes
 from pe.run import Run
 
@@ -96,7 +95,7 @@ class _AccountInMemory(Account):
     Private to this module, which hands it nothing but votes over the data sets of ``pe.neighbours``.
     """
 
-    def reserve(self, mechanism: DiscreteGaussian, **entry: object) -> str:
+    def reserve(self, mechanism: object, **entry: object) -> str:
         return "audit"
 
 
@@ -225,11 +224,11 @@ def audit(
         raise ConfigError(f"expected alpha in (0, 1), got {alpha}. Nothing was spent.")
     if sigma is not None and epsilon is not None:
         raise ConfigError("expected sigma or epsilon, got both: name one. Nothing was spent.")
-    budget = Budget(1.0 if epsilon is None else epsilon, delta, Adjacency.ADD_REMOVE)
+    Budget(1.0 if epsilon is None else epsilon, delta, Adjacency.ADD_REMOVE)  # refuses what is out of range
     if epsilon is None:
         scales = dict.fromkeys(names, check_sigma(SIGMA if sigma is None else sigma))
     else:
-        scales = {name: _sigma_within(VARIANTS[name], budget, rounds) for name in names}
+        scales = {name: _sigma_within(VARIANTS[name], epsilon, delta, rounds) for name in names}
     share = alpha / (2 * len(names))  # two bounds each
     return _findings(scales, _Setting(trials, rounds, delta, share, workers))
 
@@ -249,9 +248,10 @@ _Job = tuple[str, bool, Fraction, int, int]
 _Mapped = Callable[[list[_Job]], list[NDArray[np.int64]]]
 
 
-def _sigma_within(variant: Variant, budget: Budget, rounds: int) -> Fraction:
+def _sigma_within(variant: Variant, epsilon: float, delta: float, rounds: int) -> Fraction:
     charges = rounds * (2 if variant.crash == "before" else 1)
-    return sigma_for(budget.mu_squared / charges, variant.votes(inside=False).sensitivity_squared)
+    limit = gdp.mu_squared_within(epsilon, delta) / charges
+    return sigma_for(limit, variant.votes(inside=False).sensitivity_squared)
 
 
 def _findings(scales: dict[str, Fraction], setting: _Setting) -> Iterator[Finding]:
