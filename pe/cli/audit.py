@@ -86,7 +86,8 @@ def audit(
     out.print(f"Threat model: {THREAT_MODEL}", highlight=False)
     out.print(
         f"Bounds: Clopper-Pearson on trials that did not choose the test. A sound mechanism fails this audit with "
-        f"probability {alpha:g} at most ({2 * len(found)} bounds, alpha {alpha / (2 * len(found)):.2g} each).",
+        f"probability {alpha:g} at most ({2 * len(found)} bounds, alpha {alpha / (2 * len(found)):.2g} each). "
+        "Shown: the larger bound, as a share of what is charged.",
         highlight=False,
     )
     out.print(
@@ -124,7 +125,7 @@ def _show(found: list[Finding], delta: float) -> None:
     title = f"Audit: N = {first.trials} runs a side of {first.rounds} rounds, epsilons at delta {delta:g}"
     if len(scales) == 1:
         title += f", sigma {scales.pop()}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("variant", no_wrap=True)
     for heading in ("charged", "bound, GDP", "bound, any", "posterior", "shown", "verdict"):
         table.add_column(heading, justify="right", no_wrap=True)
