@@ -18,7 +18,7 @@ ROOMS = (
     {"pe.embedders"},
     {"pe.apis"},
     {"pe.config"},
-    {"pe.build", "pe.card", "pe.delivery", "pe.session", "pe.synthesis"},
+    {"pe.audit", "pe.build", "pe.card", "pe.delivery", "pe.session", "pe.synthesis"},
     {"pe.flows"},
     {"pe.cli"},
 )

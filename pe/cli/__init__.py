@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App
 
-from pe.cli import budget, doctor, export, init, plan, schedule, synthesize
+from pe.cli import audit, budget, doctor, export, init, plan, schedule, synthesize
 from pe.cli.output import fail
 from pe.errors import PEError
 
@@ -35,6 +35,7 @@ app.command(export.export)
 app.command(budget.app)
 app.command(schedule.schedule)
 app.command(doctor.doctor)
+app.command(audit.audit)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
