@@ -28,7 +28,7 @@ from pe.bounds import best_errors, epsilon_shown, mu_shown
 from pe.errors import ConfigError, RunError
 from pe.neighbours import VARIANTS, Variant
 from pe.privacy import gdp
-from pe.privacy.budget import Adjacency, Budget
+from pe.privacy.budget import Adjacency, Budget, Unit
 from pe.privacy.discrete_gaussian import check_sigma, sigma_for
 from pe.privacy.ledger import Account, Ledger
 from pe.privacy.release import Histogram, Votes
@@ -113,7 +113,7 @@ def _trial(variant: Variant, votes: Votes, sigma: Fraction, rounds: int, account
 @contextmanager
 def _throwaway_account(variant: Variant, delta: float) -> Iterator[Account]:
     """A durable account on a ledger that is deleted afterwards."""
-    budget = Budget(1e9, delta, variant.adjacency)
+    budget = Budget(1e9, delta, variant.adjacency, Unit.USER if variant.per_user else Unit.RECORD)
     with TemporaryDirectory(prefix="pe-audit-") as folder:
         ledger = Ledger(Path(folder) / "ledger.sqlite3", key=Path(folder) / "key" / "ledger.key", create=True)
         ledger.create("audit", budget)
@@ -251,7 +251,8 @@ _Mapped = Callable[[list[_Job]], list[NDArray[np.int64]]]
 def _sigma_within(variant: Variant, epsilon: float, delta: float, rounds: int) -> Fraction:
     charges = rounds * (2 if variant.crash == "before" else 1)
     limit = gdp.mu_squared_within(epsilon, delta) / charges
-    return sigma_for(limit, variant.votes(inside=False).sensitivity_squared)
+    votes = variant.votes(inside=False)
+    return sigma_for(limit, votes.sensitivity_squared) / votes.grid
 
 
 def _findings(scales: dict[str, Fraction], setting: _Setting) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pe.arrays import to_numpy, to_table
 from pe.population import Population
 from pe.privacy.budget import Adjacency
+from pe.privacy.contribution import Contribution
 from pe.privacy.release import Votes
 from pe.private import PrivateDataset
 from pe.schema import Categorical, Numeric, Schema
@@ -31,6 +32,7 @@ class Variant:
     unit        the records of the unit of privacy that D' holds and D does not; they come before the ``others``.
     instead     the records that D holds in their place, under replace-one.
     candidates  the same in every round.
+    per_user    the unit is a user who owns all of ``unit``; each of the others belongs to a user of its own.
     crash       in every round the process dies around the write of the histogram and resumes: "before" it, so that
                 the histogram is lost and its charge stays, or "after".
     """
@@ -42,20 +44,25 @@ class Variant:
     instead: tuple[Record, ...] = ()
     adjacency: Adjacency = Adjacency.ADD_REMOVE
     asks: Literal["votes", "label counts"] = "votes"
-    nearest: int = 1
+    contribution: Contribution = field(default_factory=Contribution)
+    per_user: bool = False
     labels: int = 2
     crash: Literal["before", "after"] | None = None
 
     def votes(self, *, inside: bool) -> Votes:
         """What the real code would have the ledger pay for and then release, of D' if ``inside``, else of D."""
         schema = Schema((_X, Categorical("label", tuple(str(label) for label in range(self.labels)))), "label")
-        private = PrivateDataset(*_table((*(self.unit if inside else self.instead), *self.others), schema), schema)
+        own = self.unit if inside else self.instead
+        users = np.array([0] * len(own) + list(range(1, len(self.others) + 1)), np.int64) if self.per_user else None
+        private = PrivateDataset(*_table((*own, *self.others), schema), schema, users)
         if self.asks == "label counts":
-            return count_labels(private, self.adjacency)
+            return count_labels(private, self.adjacency, self.contribution)
         table, labels = _table(self.candidates, schema)
         candidates = Population.of(table, labels, "audit")
         vectors = embed_candidates(table, _Line())
-        return cast_votes(private, candidates, vectors, _Line(), adjacency=self.adjacency, nearest=self.nearest)
+        return cast_votes(
+            private, candidates, vectors, _Line(), adjacency=self.adjacency, contribution=self.contribution
+        )
 
 
 class _Line:
@@ -82,16 +89,29 @@ _OTHERS: tuple[Record, ...] = ((-3, 0), (-3, 0), (0, 0), (1, 0), (3, 0), (-3, 1)
 _SPREAD: tuple[Record, ...] = tuple((x, label) for label in (0, 1) for x in (-4, -2, 0, 2, 4))
 _LABELS: tuple[Record, ...] = tuple((0, label) for label in range(32))
 _ADDED = Variant("one vote, a record added", unit=((4, 0),), others=_OTHERS, candidates=_SPREAD)
+_THREE = Contribution((1.0,) * 3)
+_USER = Variant(
+    "a user added",
+    unit=_LABELS * 2,
+    others=_LABELS,
+    candidates=_LABELS,
+    contribution=Contribution.of(norm=1.0),
+    per_user=True,
+    labels=32,
+)
 _REPLACED = replace(_ADDED, about="one vote, a record replaced", instead=((-4, 0),), adjacency=Adjacency.REPLACE_ONE)
 
 VARIANTS: dict[str, Variant] = {
     "add-remove": _ADDED,
     "replace-one": _REPLACED,
-    "three-votes": replace(_ADDED, about="three votes, a record added", nearest=3),
+    "three-votes": replace(_ADDED, about="three votes, a record added", contribution=_THREE),
+    "rank-weights": replace(
+        _ADDED, about="votes of 1, 1/2 and 1/3, a record added", contribution=Contribution.of((1.0, 0.5, 1 / 3))
+    ),
     "three-replaced": replace(
         _REPLACED,
         about="three votes, a record replaced",
-        nearest=3,
+        contribution=_THREE,
         candidates=tuple((x, 0) for x in (-4, -4, -4, 0, 4, 4, 4)),
     ),
     "label-counts": replace(_ADDED, about="label counts, a record added", asks="label counts"),
@@ -129,6 +149,26 @@ VARIANTS: dict[str, Variant] = {
         candidates=_LABELS,
         labels=32,
     ),
+    "user": replace(
+        _USER, about="a user with 50 records in one place", unit=((4, 0),) * 50, others=_OTHERS, candidates=_SPREAD
+    ),
+    "user-within": replace(
+        _USER,
+        about="a user with as many records as the norm admits",
+        unit=((4, 0),) * 4,
+        others=_OTHERS,
+        candidates=_SPREAD,
+        contribution=Contribution.of(norm=4.0),
+    ),
+    "user-in-labels": replace(_USER, about="a user with a record in each of 32 labels"),
+    "user-replaced": replace(
+        _USER,
+        about="a user with records in 16 labels becomes one in 16 others",
+        unit=tuple((0, label) for label in range(16)),
+        instead=tuple((0, label) for label in range(16, 32)) * 3,
+        adjacency=Adjacency.REPLACE_ONE,
+    ),
+    "user-label-counts": replace(_USER, about="label counts, a user in 32 labels", asks="label counts"),
     "no-candidates": replace(_ADDED, about="no candidate of the record's label", unit=((4, 2),), labels=3),
     "unreadable": replace(_ADDED, about="the record cannot be embedded", unit=((UNREADABLE, 0),)),
     "resume-stored": replace(_ADDED, about="crash after every write, then resumed", crash="after"),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from pe.cli import main
 from pe.errors import ConfigError
 from pe.kernels.nearest import nearest
 from pe.neighbours import UNREADABLE, VARIANTS
-from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Votes, discrete_gaussian, gdp
+from pe.privacy import Account, Adjacency, Contribution, DiscreteGaussian, Histogram, Votes, discrete_gaussian, gdp
 from pe.privacy.release import release
 from pe.protocols import Embedder
 
@@ -73,7 +74,12 @@ def no_noise_on_empty_bins(patch: pytest.MonkeyPatch) -> None:
 
 def drawn(votes: Votes, sigma: Fraction) -> Histogram:
     """A histogram nobody was charged for."""
-    return Histogram(DiscreteGaussian(sigma, votes.sensitivity_squared).add_noise(votes._count()), sigma, "free")
+    return Histogram(
+        DiscreteGaussian(sigma * votes.grid, votes.sensitivity_squared).add_noise(votes._count()),
+        sigma,
+        "free",
+        votes.grid,
+    )
 
 
 def every_second_round_is_free(patch: pytest.MonkeyPatch) -> None:
@@ -111,12 +117,27 @@ def one_histogram_is_stored_and_another_used(patch: pytest.MonkeyPatch) -> None:
 
 
 def replacing_is_charged_as_adding(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pe.vote, "votes_sensitivity_squared", lambda adjacency, nearest=1: Fraction(nearest))
+    patch.setattr(Contribution, "sensitivity_squared", lambda self, adjacency: Fraction(self.bound_squared))
 
 
 def many_votes_are_charged_as_one(patch: pytest.MonkeyPatch) -> None:
-    real = pe.vote.votes_sensitivity_squared
-    patch.setattr(pe.vote, "votes_sensitivity_squared", lambda adjacency, nearest=1: real(adjacency))
+    patch.setattr(Contribution, "bound_squared", property(lambda self: self.steps[0] ** 2))
+
+
+def users_are_bounded_label_by_label(patch: pytest.MonkeyPatch) -> None:
+    real = pe.vote.bounded_sum
+
+    def by_label(groups: NDArray[np.int64], bins: NDArray[np.int64], *rest: Any) -> NDArray[np.int64]:
+        return real(groups * 32 + bins, bins, *rest)  # one candidate per label
+
+    patch.setattr(pe.vote, "bounded_sum", by_label)
+
+
+def users_are_not_bounded(patch: pytest.MonkeyPatch) -> None:
+    real = pe.vote.bounded_sum
+    patch.setattr(
+        pe.vote, "bounded_sum", lambda groups, bins, values, size, bound: real(groups, bins, values, size, 2**40)
+    )
 
 
 def a_vote_counts_twice(patch: pytest.MonkeyPatch) -> None:
@@ -138,7 +159,7 @@ def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
         except ValueError:
             return np.full((table.num_rows, embedder.dim), np.nan, np.float32)
 
-    patch.setattr(pe.vote, "_embed_rows", fragile)
+    patch.setattr(pe.vote, "embed_rows", fragile)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +178,12 @@ def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
         (replacing_is_charged_as_adding, "labels-replaced"),
         (replacing_is_charged_as_adding, "many-labels"),
         (many_votes_are_charged_as_one, "three-votes"),
+        (many_votes_are_charged_as_one, "rank-weights"),
+        (users_are_bounded_label_by_label, "user-in-labels"),
+        (users_are_bounded_label_by_label, "user-label-counts"),
+        (users_are_bounded_label_by_label, "user-replaced"),
+        (users_are_not_bounded, "user"),
+        (replacing_is_charged_as_adding, "user-replaced"),
         (a_vote_counts_twice, "add-remove"),
         (ties_go_by_the_size_of_the_batch, "duplicates"),
         (one_failing_record_fails_all, "unreadable"),
@@ -173,12 +200,15 @@ def test_an_injected_bug_fails_the_audit(bug: Patch, variant: str, monkeypatch: 
 
 def test_every_variant_is_a_pair_of_neighbours_that_votes_tell_apart_within_the_charge() -> None:
     for name, variant in VARIANTS.items():
-        assert len(variant.unit) == 1, name
-        assert len(variant.instead) == (variant.adjacency == Adjacency.REPLACE_ONE), name
+        assert variant.per_user or len(variant.unit) == 1, name
+        assert bool(variant.instead) == (variant.adjacency == Adjacency.REPLACE_ONE), name
+        assert variant.per_user or len(variant.instead) <= 1, name
         assert all(each[0] != UNREADABLE for each in variant.candidates), name
         within, without = variant.votes(inside=True), variant.votes(inside=False)
         moved = ((within._count() - without._count()) ** 2).sum()
-        assert moved == within.sensitivity_squared == without.sensitivity_squared, name
+        assert within.sensitivity_squared == without.sensitivity_squared, name
+        least = Fraction(9, 10) if variant.per_user else 1  # a user's votes are rounded down to the grid
+        assert least * within.sensitivity_squared <= moved <= within.sensitivity_squared, name
 
 
 def test_upper_bounds_are_those_of_clopper_and_pearson() -> None:
