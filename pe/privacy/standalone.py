@@ -5,15 +5,14 @@
 For whoever receives synthetic data: one file, a second implementation that shares no code with the first. It
 recomputes the ledger's hash chain, what every charge costs from its noise and sensitivity, the sums against every
 grant in force and against the claim, the epsilon spent, and the digests of the released files. It prints what holds
-(exit 0), or one sentence on the first thing that does not (exit 1); exit 2: not readable as a certificate.
+(exit 0), or one sentence on the first thing that does not (exit 1); exit 2: not readable as a certificate. It shows
+that the certificate is consistent, not that its issuer ran what the ledger says, and what it cannot recompute
+(privacy-loss distributions) it names.
 
-It shows that the certificate is consistent, not that its issuer ran what the ledger says. It cannot recompute a
-privacy-loss distribution and says so.
-
-Rounding: special functions are evaluated to about 40 digits. A charge must be at least its recomputed cost, and a sum
-at most its limit, with no tolerance. The cost of discrete Gaussian noise contains 1e-9 (relative, of mu) for the
-resolution of the scan of its trade-off curve; 2**-100 of every delta is set aside for what noise beyond 13 standard
-deviations can reveal. Only the reported epsilon, a float, may fall short of the recomputed one by 1e-9.
+A charge must be at least its recomputed cost, and a sum at most its limit, both evaluated to about 40 digits and with
+no tolerance. The cost of discrete Gaussian noise contains 1e-9 (relative, of mu) for the resolution of the scan of its
+trade-off curve; 2**-100 of every delta is set aside for noise beyond 13 standard deviations. Only reported epsilons (of
+the spending, of groups), which are floats, may fall short of the recomputed ones by 1e-9.
 """
 
 from __future__ import annotations
@@ -24,27 +23,20 @@ import json
 import math
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from fractions import Fraction
 from functools import cache, reduce
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-KNOWN = {
-    "adjacency": ("add-remove", "replace-one"),
-    "unit": ("record", "user"),
-    "accountant": ("gdp", "renyi", "pld"),
-}
+KNOWN = {"adjacency": ("add-remove", "replace-one"), "unit": ("record", "user"), "accountant": ("gdp", "renyi", "pld")}
 TAIL = Fraction(1, 2**100)
 SMALLEST_DELTA = Fraction(1, 2**90)
-LARGEST_EPSILON = 10**6
 SIGMAS = (Fraction(1, 8), Fraction(2**14))
-LARGEST_ORDER = 2**14
 SCAN_REACH = 13  # standard deviations; one draw lies further out with probability below 2**-125
 SCAN_MARGIN = Decimal("1e-9")  # floats place each vertex to 5e-15, which is 1e-10 of mu at the largest sigma
 MOST_BYTES, MOST_GRANTS, MOST_WORK = 2**26, 1000, 2**24
@@ -180,13 +172,13 @@ def largest_step(scale: Decimal) -> float:
         growth *= square
     upper = list(accumulate(reversed(weights)))[::-1]  # sums over j >= k
     total = 2 * upper[1] + 1
-    z, worst = -1 / (2 * float(scale)), 0.0
+    z, worst, root = -1 / (2 * float(scale)), 0.0, math.sqrt(2)
     for k in range(1, math.ceil(SCAN_REACH * scale) + 2):
         before, wanted = (z if k > 1 else None), float(upper[k] / total)
         z += 1 / float(scale)
         for _ in range(50):
-            value = math.erfc(z / math.sqrt(2)) / 2
-            step = math.log(value / wanted) * value * math.sqrt(2 * math.pi) * math.exp(z * z / 2)
+            value = math.erfc(z / root) / 2
+            step = math.log(value / wanted) * value * root * math.sqrt(math.pi) * math.exp(z * z / 2)
             z += step
             if abs(step) < 1e-8:  # squared by the next step
                 break
@@ -271,18 +263,16 @@ class Terms:
 
     @classmethod
     def read(cls, table: dict[str, Any], where: str) -> Terms:
-        epsilon = rational(table, "epsilon", where, 0, LARGEST_EPSILON)
-        delta = rational(table, "delta", where, SMALLEST_DELTA, 1)
-        if epsilon == 0 or delta == 1:
-            raise Refused(f"{where} promises epsilon {float(epsilon):g} at delta {float(delta):g}, which is no budget.")
+        epsilon = rational(table, "epsilon", where, Fraction(1, 2**1074), 10**6)
+        delta = rational(table, "delta", where, SMALLEST_DELTA, 1 - Fraction(1, 2**53))
         table = {"accountant": "gdp"} | table  # the only one in format 1
         for name, known in KNOWN.items():
             if table.get(name) not in known:
                 raise Refused(f"{where} names an unknown {name}: {shown(table.get(name))}.")
-        accountant, order = table["accountant"], Fraction(0)
-        if accountant == "renyi":
-            order = rational(table, "order", where, 1 + Fraction(1, 2**20), LARGEST_ORDER)
-        return cls(epsilon, delta, table["adjacency"], table["unit"], accountant, order)
+        order = Fraction(0)
+        if table["accountant"] == "renyi":
+            order = rational(table, "order", where, 1 + Fraction(1, 2**20), 2**14)
+        return cls(epsilon, delta, table["adjacency"], table["unit"], table["accountant"], order)
 
     @property
     def limit(self) -> Cost:
@@ -300,6 +290,13 @@ class Terms:
         if self.accountant == "renyi" and total[0]:
             return float(max(Fraction(0), total[0] + renyi_price(self.order, self.delta)))
         return float(total[0])
+
+    def group(self, size: int) -> tuple[float, float]:
+        """What the guarantee means for ``size`` units together: under gdp mu scales, else Vadhan 2017, lemma 2.2."""
+        if self.accountant == "gdp":
+            return gaussian_epsilon(size * size * self.limit[0], self.delta), float(self.delta)
+        log_delta = math.log(size) + (size - 1) * float(self.epsilon) + math.log(self.delta)
+        return size * float(self.epsilon), math.exp(min(log_delta, 0.0))
 
     def __str__(self) -> str:
         return f"epsilon {float(self.epsilon):g} at delta {float(self.delta):g} ({self.adjacency}, per {self.unit})"
@@ -353,7 +350,8 @@ class Verifier:
                 raise Refused(f"ledger entry {number} is not a table.")
             outside = {key: row.get(key) for key in ("number", "kind", "previous", "hash")}
             body = {key: value for key, value in row.items() if key not in outside}
-            link = digest([previous, source, number, outside["kind"], canonical(body)])
+            linked = canonical([previous, source, number, outside["kind"], canonical(body)])
+            link = hashlib.sha256(linked.encode()).hexdigest()
             expected = {"number": number, "kind": outside["kind"], "previous": previous, "hash": link}
             if canonical(outside) != canonical(expected):  # tells 1 from 1.0 and true
                 raise Refused(f"ledger entry {number} was altered, moved or removed: its hash does not fit.")
@@ -467,6 +465,12 @@ class Verifier:
                 f"epsilon {float(epsilon):.6g} is reported spent, the charges amount to {self.epsilon_spent:.6g}."
             )
         self.holds.append(f"the run's charges within the claimed {claim}: they amount to {self.epsilon_spent:.6g}")
+        for table in entry_of({"groups": []} | self.certificate, "groups", list, "the certificate"):
+            where = "the guarantee for groups"
+            size = whole(entry_of({"group": table}, "group", dict, where), "size", where, 1, 10**6)
+            for name, least in zip(("epsilon", "delta"), claim.group(size), strict=True):
+                if float(rational(table, name, where, 0, 10**15)) < least * (1 - 1e-9):
+                    raise Refused(f"{where} of {size} says {name} {shown(table[name])}, the claim means {least:.6g}.")
         if "iterations" in self.certificate:
             progress = entry_of(self.certificate, "iterations", dict, "the certificate")
             whole(progress, "completed", "the count of iterations", 0, progress.get("planned"))
@@ -490,7 +494,7 @@ class Verifier:
         if files:
             self.holds.append(f"the digests of {len(files)} released files")
         known = {str(PurePosixPath(name)) for name in files} | {itself.name}
-        others = [name for name in names_under(folder) if name not in known]
+        others = [name for name in islice(names_under(folder), 10_000) if name not in known]
         if others:
             listed = ", ".join(map(shown, sorted(others)[:20])) + (", ..." if len(others) > 20 else "")
             self.not_covered.append(f"{len(others)} other files in the folder: {listed}")
@@ -510,24 +514,16 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def digest(value: object) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
 def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def names_under(folder: Path, most: int = 10_000) -> list[str]:
-    """The first names of files, and of linked folders, in and below a folder."""
-    found: list[str] = []
+def names_under(folder: Path) -> Iterator[str]:
+    """Files, and links to folders, in and below a folder."""
     for place, folders, files in os.walk(folder):
-        linked = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        found += [Path(place, name).relative_to(folder).as_posix() for name in files + linked]
-        if len(found) > most:
-            break
-    return found
+        for name in files + [name for name in folders if Path(place, name).is_symlink()]:
+            yield Path(place, name).relative_to(folder).as_posix()
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -548,18 +544,17 @@ def read(path: Path) -> dict[str, Any]:
         return found
 
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size > MOST_BYTES:
-            raise Unreadable(f"{shown(str(path))} is no file, or too large.")
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            raise Unreadable(f"{shown(path.name)} is no file, or too large.")
         strict = json.JSONDecoder(parse_constant=number, parse_float=number, parse_int=number, object_pairs_hook=table)
         content = strict.decode(path.read_bytes().decode())
     except OSError as error:
-        raise Unreadable(f"{shown(str(path))} cannot be read: {error.strerror}.") from None
+        raise Unreadable(f"{shown(path.name)} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:80]
-        raise Unreadable(f"{shown(str(path))} is not JSON: {reason}.") from None
+        raise Unreadable(f"{shown(path.name)} is not JSON: {reason}.") from None
     if not isinstance(content, dict):
-        raise Unreadable(f"{shown(str(path))} is not a certificate.")
+        raise Unreadable(f"{shown(path.name)} is not a certificate.")
     return content
 
 
@@ -580,12 +575,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # whatever a hostile file brings about, it is no proof
         code, reason = 2, f"the certificate could not be checked ({type(error).__name__})."
     if code:
-        title = "DOES NOT HOLD" if code == 1 else "NOT READABLE"
-        print(json.dumps({"valid": False, "reason": reason}) if options.json else f"{title}  {reason}")
+        text = f"{'DOES NOT HOLD' if code == 1 else 'NOT READABLE'}  {reason}"
+        text = json.dumps({"valid": False, "reason": reason}) if options.json else text
+        print(text, file=sys.stdout if options.json else sys.stderr)
         return code
     if options.json:
-        names = ("holds", "not_recomputed", "not_covered", "epsilon_spent")
-        found = {name: getattr(verifier, name) for name in names}
+        found = {name: getattr(verifier, name) for name in ("holds", "not_recomputed", "not_covered", "epsilon_spent")}
         print(json.dumps({"valid": True, "claim": verifier.certificate["claim"], **found}, indent=1))
         return 0
     for title in ("holds", "not recomputed", "not covered"):
