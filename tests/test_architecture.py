@@ -71,6 +71,13 @@ def test_the_kernels_know_only_arrays() -> None:
             assert all(name.startswith("pe.kernels") for name in _imports(path) if name.split(".")[0] == "pe")
 
 
+def test_the_standalone_verifier_knows_only_the_standard_library_and_nothing_relies_on_it() -> None:
+    modules = dict(_modules())
+    imported = {name.split(".")[0] for name in _imports(modules["pe.privacy.standalone"])}
+    assert imported <= sys.stdlib_module_names, f"imports {imported - sys.stdlib_module_names}"
+    assert not [module for module, path in modules.items() if "pe.privacy.standalone" in _imports(path)]
+
+
 def test_no_source_folder_has_an_init_file() -> None:
     for folder in ("apis", "embedders", "flows", "kernels"):
         assert not (ROOT / folder / "__init__.py").exists()

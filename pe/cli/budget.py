@@ -239,6 +239,26 @@ def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = Fal
     )
 
 
+@app.command
+def verifier(path: Path = Path("verify_certificate.py"), *, json: bool = False) -> None:
+    """Write a program that checks certificates with Python alone, to hand over with a release.
+
+    Parameters
+    ----------
+    path
+        Where to write it: a new file, or a folder.
+    json
+        Print one JSON object instead of a sentence.
+    """
+    from importlib.resources import files
+
+    from pe.files import write_atomically
+
+    place = path / "verify_certificate.py" if path.is_dir() else path
+    write_atomically(place, files("pe.privacy").joinpath("standalone.py").read_bytes(), once=True)
+    _say(f"Wrote {place}: 'python {place.name} release/certificate.json' checks a release.", {"file": str(place)}, json)
+
+
 def _facts(chain: list[Entry]) -> dict[str, Any]:
     """Grant and spending of one source, as plain numbers; sigma and sensitivity in votes."""
     from fractions import Fraction
