@@ -18,7 +18,7 @@ _NEIGHBOURS = {
 }
 
 _USER = (
-    " All records with one user id count as one: their votes are added up over all labels and scaled down together, so "
+    "All records with one user id count as one: their votes are added up over all labels and scaled down together, so "
     "that no user, however many records they have, moves the result more than this."
 )
 
@@ -117,7 +117,7 @@ def _claim(certificate: Mapping[str, Any]) -> list[str]:
         "In words: whatever anyone concludes from these files, they would have concluded with nearly the same "
         f"probability from private data {_NEIGHBOURS[claim['adjacency']].format(unit=unit)}. Any probability changes "
         f"by at most a factor of e^{claim['epsilon']:g} plus {claim['delta']:g}.",
-        *([_USER] if unit == "user" else []),
+        *(["", _USER] if unit == "user" else []),
         "",
         f"Its charges amount to epsilon {spent['epsilon']:.6g} at delta {claim['delta']:g}; the claim is the budget "
         "fixed beforehand.",

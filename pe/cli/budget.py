@@ -163,7 +163,14 @@ def history(source: str, *, ledger: Path | None = None, json: bool = False) -> N
         table.add_column(heading)
     for line in lines:
         sigma = f"{line['sigma']:.4g}" if "sigma" in line else ""
-        cells = (line["number"], line["time"], line["what"], line.get("run", "")[:8], line.get("iteration", ""), sigma)
+        cells = (
+            line["number"],
+            line["time"][:16].replace("T", " "),
+            line["what"],
+            line.get("run", "")[:8],
+            line.get("iteration", ""),
+            sigma,
+        )
         table.add_row(*(escape(str(cell)) for cell in cells), f"{line['epsilon_so_far']:.4g}", line["hash"][:12])
     out.print(table)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pe.cli import main
+from pe.privacy import standalone
 
 CANARY = "ZEBRA-4711"
 
@@ -112,6 +113,7 @@ def test_every_way_to_spend_the_budget_spends_it_and_verifies(project: Path, run
     facts = json.loads(done.out)
     assert 0.99 < facts["epsilon_spent"] <= 1.0
     assert run("budget", "verify", facts["certificate"]).code == 0
+    assert standalone.main([facts["certificate"]]) == 0
 
 
 def test_a_source_may_be_granted_per_user_and_under_another_accountant(run) -> None:
