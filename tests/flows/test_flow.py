@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 from collections.abc import Callable
 from fractions import Fraction
@@ -153,7 +154,8 @@ def test_a_source_without_budget_ends_in_a_state_that_says_so(prefect: Any, proj
 def charge_elsewhere() -> None:
     """Another run on the same source spends most of what is left."""
     account = Ledger().account("demo", run="elsewhere", budget=Budget(2.0, 1e-5, Adjacency.ADD_REMOVE), config="")
-    account.reserve(DiscreteGaussian(Fraction(3), Fraction(1)), purpose="votes", iteration=1, bins=1, attempt="a")
+    noise = DiscreteGaussian(Fraction(3), Fraction(1))
+    account.reserve(noise, purpose="votes", iteration=1, bins=1, attempt=secrets.token_hex(16))
 
 
 def test_a_run_that_stops_early_is_released_and_says_so(prefect: Any, project: Any, hooked: Any) -> None:
