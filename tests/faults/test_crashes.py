@@ -1,172 +1,149 @@
-"""A run killed with SIGKILL at every step, and what is left: ledger, histograms, result."""
+"""Faults 1, 2, 3 and 25: a run killed with SIGKILL at every step, and what is left: ledger, histograms, result."""
 
-import subprocess
-import sys
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
+import pyarrow.parquet
 import pytest
 
-import pe
-from pe.privacy.certificate import read_certificate, verify
-from pe.privacy.ledger import spent
-
-WORKER = Path(__file__).with_name("worker.py")
-
-
-@pytest.fixture
-def people(tmp_path: Path) -> Path:
-    """A small private table with its schema."""
-    rng = np.random.default_rng(7)
-    lines = [f"{age},{kind}" for age, kind in zip(rng.integers(20, 60, 300), rng.choice(["a", "b"], 300), strict=True)]
-    (tmp_path / "private.csv").write_text("age,kind\n" + "\n".join(lines) + "\n")
-    schema = pe.Schema((pe.Numeric("age", 0, 100, integer=True), pe.Categorical("kind", ("a", "b"))))
-    (tmp_path / "schema.toml").write_text(schema.to_toml())
-    return tmp_path
+from pe.config import Config
+from pe.privacy.accountant import fits
+from pe.privacy.ledger import granted, spent
+from pe.run import Run, stored_config
+from pe.schema import Schema
 
 
-def work(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(WORKER), str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def test_fault_01_a_crash_between_reservation_and_noise_stays_spent(people) -> None:
+    for point in ("commit", "count", "counted"):
+        people.settings |= {"run": str(people.folder / point), "source": point}
+        assert people.work(point, 2).killed
+        assert people.charges(point) == [0, 1, 2]
+        assert set(people.histograms(point)) == {"000", "001"}
+        completed, why, _ = people.work().result
+        # iteration 2 is paid again, and the last iteration no longer fits
+        assert people.charges(point) == [0, 1, 2, 2, 3]
+        assert completed == 3
+        assert "iteration 4 needs epsilon" in why
+        chain = people.ledger.chain(point)
+        assert fits(spent(chain), granted(chain).limit)
+        assert people.verified(point)["iterations"] == {"completed": 3, "planned": 4}
 
 
-def charges(folder: Path) -> list[int]:
-    """Iterations of all charges, in order."""
-    chain = pe.Ledger(folder / "ledger.sqlite3").chain("people")
-    return [entry.body["iteration"] for entry in chain if entry.kind == "reserve"]
+@pytest.mark.parametrize("point", ["noise", "draft"])
+def test_fault_02_a_crash_between_noise_and_write_stays_spent_and_the_next_try_reserves_anew(people, point) -> None:
+    assert people.work(point, 2).killed
+    assert people.charges() == [0, 1, 2]
+    before = people.histograms()
+    assert set(before) == {"000", "001"}
+    completed, _, _ = people.work().result
+    assert completed == 3
+    assert people.charges() == [0, 1, 2, 2, 3]
+    after = people.histograms()
+    assert {name: after[name] for name in before} == before
+    assert people.verified()["iterations"] == {"completed": 3, "planned": 4}
 
 
-def histograms(folder: Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("run/iterations/*/histogram.npz"))}
-
-
-def population(folder: Path, number: int) -> object:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_table(folder / "run" / "iterations" / f"{number:03d}" / "population.parquet")
+def test_fault_02_more_of_the_sources_budget_does_not_raise_the_claim_of_a_run_that_lost_a_charge(people) -> None:
+    assert people.work("noise", 4).killed
+    people.ledger.grant("people", 3.0, 1e-5)
+    completed, why, _ = people.work().result
+    assert completed == 3
+    assert "(this run)" in why
 
 
 @pytest.mark.parametrize("iteration", [0, 2])
 @pytest.mark.parametrize("point", ["stored", "population"])
-def test_a_stored_histogram_is_reused_free_of_charge(people: Path, point: str, iteration: int) -> None:
-    assert work(people, point, str(iteration)).returncode == -9
-    before, paid = histograms(people), charges(people)
+def test_fault_03_a_crash_after_the_write_reuses_the_histogram_free_of_charge(people, point, iteration) -> None:
+    assert people.work(point, iteration).killed
+    before, paid = people.histograms(), people.charges()
     assert f"{iteration:03d}" in before
-    done = work(people)
-    assert done.returncode == 0, done.stderr
-    after = histograms(people)
+    assert paid == list(range(iteration + 1))
+    assert people.work().result[0] == 4
+    after = people.histograms()
     assert {name: after[name] for name in before} == before
-    assert charges(people)[: len(paid)] == paid
-    assert charges(people) == [0, 1, 2, 3, 4]
+    assert people.charges() == [0, 1, 2, 3, 4]
+    assert people.verified()["iterations"] == {"completed": 4, "planned": 4}
 
 
-@pytest.mark.parametrize("point", ["count", "noise"])
-def test_a_charge_whose_histogram_was_lost_stays_spent_and_the_run_ends_within_its_budget(
-    people: Path, point: str
-) -> None:
-    assert work(people, point, "2").returncode == -9
-    assert charges(people) == [0, 1, 2]
-    assert set(histograms(people)) == {"000", "001"}
-    done = work(people)
-    assert done.returncode == 0, done.stderr
-    # iteration 2 is paid again, and the last iteration no longer fits
-    assert charges(people) == [0, 1, 2, 2, 3]
-    completed, _, why = done.stdout.partition(" ")
-    assert completed == "3"
-    assert "iteration 4 needs epsilon" in why
-    chain = pe.Ledger(people / "ledger.sqlite3").chain("people")
-    assert spent(chain)[0] <= pe.Budget(1.0, 1e-5, pe.Adjacency.ADD_REMOVE).limit[0]
-    release = people / "run" / "release"
-    certificate = read_certificate(release / "certificate.json")
-    assert certificate["iterations"] == {"completed": 3, "planned": 4}
-    assert verify(certificate, folder=release, ledger=pe.Ledger(people / "ledger.sqlite3"))
-    assert len((release / "synthetic.csv").read_text().splitlines()) == 41
+def test_fault_03_a_resumed_run_makes_of_a_stored_histogram_what_an_uninterrupted_one_would_have(people) -> None:
+    def population(number: int) -> object:
+        return pyarrow.parquet.read_table(people.folder / "run" / "iterations" / f"{number:03d}" / "population.parquet")
 
-
-def test_a_run_that_lost_its_last_charge_can_go_on_when_the_source_is_granted_more_but_never_past_its_claim(
-    people: Path,
-) -> None:
-    assert work(people, "noise", "4").returncode == -9
-    pe.Ledger(people / "ledger.sqlite3").grant("people", 3.0, 1e-5)
-    done = work(people)
-    assert done.stdout.startswith("3 ")
-    assert "(this run)" in done.stdout
+    assert people.work("population", 3).killed
+    stored = people.histograms()
+    assert people.work().result[0] == 4
+    resumed, release = population(3), (people.folder / "run" / "release" / "synthetic.csv").read_bytes()
+    # the last two iterations once more, from the same stored histograms
+    for name in ("003", "004"):
+        (people.folder / "run" / "iterations" / name / "population.parquet").unlink()
+    assert people.work().result[0] == 4
+    assert population(3).equals(resumed)
+    assert (people.folder / "run" / "release" / "synthetic.csv").read_bytes() == release
+    assert {name: people.histograms()[name] for name in stored} == stored
 
 
 @pytest.mark.parametrize("iteration", [0, 3])
-def test_a_run_killed_before_a_charge_has_lost_nothing(people: Path, iteration: int) -> None:
-    assert work(people, "reserve", str(iteration)).returncode == -9
-    assert charges(people) == list(range(iteration))
-    assert work(people).returncode == 0
-    assert charges(people) == [0, 1, 2, 3, 4]
+def test_a_crash_before_a_charge_has_lost_nothing(people, iteration) -> None:
+    assert people.work("reserve", iteration).killed
+    assert people.charges() == list(range(iteration))
+    assert people.work().result[0] == 4
+    assert people.charges() == [0, 1, 2, 3, 4]
 
 
-def test_a_run_killed_before_its_release_is_finished_free_of_charge(people: Path) -> None:
-    assert work(people, "release", "0").returncode == -9
-    assert not (people / "run" / "release").exists()
-    paid = charges(people)
-    assert work(people).returncode == 0
-    assert charges(people) == paid == [0, 1, 2, 3, 4]
-    assert (people / "run" / "release" / "certificate.json").exists()
+def test_a_crash_before_the_release_costs_nothing(people) -> None:
+    assert people.work("release").killed
+    assert not (people.folder / "run" / "release").exists()
+    paid = people.charges()
+    assert people.work().result[0] == 4
+    assert people.charges() == paid == [0, 1, 2, 3, 4]
+    people.verified()
 
 
-def test_a_resumed_run_goes_on_exactly_where_an_uninterrupted_one_would_have_been(people: Path) -> None:
-    """Same histograms, same seed: the populations after the interruption do not depend on it."""
-    assert work(people, "population", "3").returncode == -9
-    stored = histograms(people)
-    assert work(people).returncode == 0
-    resumed = population(people, 3)
-    # the same iteration once more, from the same stored histogram
-    for name in ("003", "004"):
-        (people / "run" / "iterations" / name / "population.parquet").unlink()
-    assert work(people).returncode == 0
-    assert population(people, 3).equals(resumed)
-    assert {name: histograms(people)[name] for name in stored} == stored
+def test_a_run_killed_at_every_step_of_one_iteration_pays_once_for_each_noise_it_drew(people) -> None:
+    """Each time it is resumed, only to be killed at the next step."""
+    for point in ("reserve", "commit", "noise", "stored", "population"):
+        if point == "population":
+            drawn = people.histograms()["001"]
+        assert people.work(point, 1).killed, point
+    assert people.histograms()["001"] == drawn
+    assert people.charges() == [0, 1, 1, 1]
+    assert people.work().result[0] == 2
+    assert people.charges() == [0, 1, 1, 1, 2]
 
 
-def test_two_processes_cannot_work_on_one_run(people: Path) -> None:
-    assert work(people, "release", "0").returncode == -9
-    from pe.config import Config
-    from pe.run import Run, stored_config
-    from pe.schema import Schema
+@pytest.mark.parametrize("point", ["vary", "api"])
+def test_fault_25_an_api_that_fails_halfway_through_an_iteration_costs_no_second_charge(people, point) -> None:
+    """At the second of two variations: once with the process, once with an exception."""
+    ended = people.work(point, 2)
+    assert ended.killed if point == "vary" else "APIError" in ended.err
+    before = people.histograms()
+    assert set(before) == {"000", "001", "002"}
+    assert people.charges() == [0, 1, 2]
+    assert people.work().result[0] == 4
+    after = people.histograms()
+    assert {name: after[name] for name in before} == before
+    assert people.charges() == [0, 1, 2, 3, 4]
 
-    config = stored_config(people / "run")
-    with Run.open(people / "run", config, Schema.read(people / "run" / "schema.toml")):
-        done = work(people)
-    assert done.returncode == 1
-    assert "RunLockedError" in done.stderr
-    assert "Nothing was spent" in done.stderr
+
+def test_two_processes_cannot_work_on_one_run(people) -> None:
+    assert people.work("release").killed
+    config = stored_config(people.folder / "run")
+    with Run.open(people.folder / "run", config, Schema.read(people.folder / "run" / "schema.toml")):
+        ended = people.work()
+    assert ended.code == 1
+    assert "RunLockedError" in ended.err
+    assert "Nothing was spent" in ended.err
     assert Config.of(config).private.source == "people"
 
 
-def test_changed_data_are_refused(people: Path) -> None:
-    assert work(people, "population", "3").returncode == -9
-    private = people / "private.csv"
-    private.write_text(private.read_text().replace("\n", "\n31,a\n", 1))
-    done = work(people)
-    assert "RunMismatchError: the private data changed" in done.stderr.replace("pe.errors.", "")
-    assert charges(people) == [0, 1, 2, 3]
-
-
-def test_a_full_disk_while_storing_a_histogram_keeps_the_charge_and_says_so(people: Path) -> None:
-    """RLIMIT_FSIZE stands in for the disk: the ledger is written already, the histogram's file cannot grow."""
-    script = (
-        "import resource, signal, sys; sys.argv = ['worker', sys.argv[1]]\n"
-        "sys.path.insert(0, sys.argv[1]); import worker, pathlib, pe.run\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "original = pe.run.Run.store_histogram\n"
-        "def full(self, number, histogram):\n"
-        "    if number == 2: resource.setrlimit(resource.RLIMIT_FSIZE, (16, -1))\n"
-        "    try: original(self, number, histogram)\n"
-        "    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\n"
-        "pe.run.Run.store_histogram = full\n"
-        "worker.main(pathlib.Path(sys.argv[1]))\n"
-    )
-    (people / "worker.py").write_text(WORKER.read_text())
-    done = subprocess.run([sys.executable, "-c", script, str(people)], capture_output=True, text=True, check=False)
-    assert "RunError" in done.stderr
-    assert "cannot be written: File too large" in done.stderr
-    assert "Budget: epsilon" in done.stderr
-    assert charges(people) == [0, 1, 2]
-    assert set(histograms(people)) == {"000", "001"}
-    assert not list((people / "run").rglob("*.draft"))
+@pytest.mark.parametrize(
+    ("point", "left"), [("full-histogram", ["000", "001"]), ("full-population", ["000", "001", "002"])]
+)
+def test_a_full_disk_in_the_middle_of_an_iteration_keeps_the_charge_and_says_so(people, point, left) -> None:
+    """A limit on the size of files stands for the disk."""
+    ended = people.work(point, 2)
+    assert "RunError" in ended.err
+    assert "cannot be written: File too large" in ended.err
+    assert "Budget: epsilon" in ended.err
+    assert people.charges() == [0, 1, 2]
+    assert list(people.histograms()) == left
+    assert not list((people.folder / "run").rglob("*.draft"))
