@@ -48,6 +48,14 @@ class Blueprint:
                 "unit = 'user' needs private.user, the column that says whose record it is, and private.user needs "
                 "privacy.unit = 'user': set both, or neither. Nothing was spent."
             )
+        own = config.private.path
+        for section in config.api:
+            path = (section.model_extra or {}).get("path")
+            if own and isinstance(path, str) and Path(path).resolve() == Path(own).resolve():
+                raise ConfigError(
+                    f"api '{section.kind}' is given {path}, the private data themselves: an API may only know what is "
+                    "public. Nothing was spent."
+                )
         schema = schema.with_label(config.private.label or schema.label)
         formats = config.output.formats or default_formats(schema)
         check_formats(formats, schema)

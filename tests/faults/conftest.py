@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
+from PIL import Image as Pictures
 
 import pe
 from pe.privacy.certificate import read_certificate, verify
@@ -21,6 +26,33 @@ STEPS = ("reserve", "commit", "count", "counted", "noise", "draft", "stored", "v
 """Where ``worker.py`` can kill a run, in the order in which an iteration passes these points."""
 
 SCHEMA = pe.Schema((pe.Numeric("age", 0, 100, integer=True), pe.Categorical("kind", ("a", "b"))))
+
+
+def unpacked(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file, and what it holds once unpacked: members of npz archives, pixels of pictures, Parquet columns."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        name, content = str(path.relative_to(folder)), path.read_bytes()
+        yield name, content
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                yield from ((f"{name}/{member}", archive.read(member)) for member in archive.namelist())
+        if path.suffix == ".png":
+            with Pictures.open(path) as picture:
+                yield f"{name}/pixels", picture.tobytes()
+        if path.suffix == ".parquet":
+            table = pyarrow.parquet.read_table(io.BytesIO(content))
+            yield f"{name}/schema", str(table.schema).encode()
+            for column in table.columns:
+                plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+                for chunk in plain.chunks:
+                    yield from ((f"{name}/column", buffer.to_pybytes()) for buffer in chunk.buffers() if buffer)
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], Iterator[tuple[str, bytes]]]:
+    return unpacked
 
 
 @dataclass

@@ -153,10 +153,16 @@ def plant(point: str, wanted: int) -> None:
         return original(*given)
 
     def embed_private(original: Any, *given: Any) -> Any:
-        if point == "embedder":
-            for kind in (TabularEmbedder, PixelEmbedder):
-                kind.embed = quote  # type: ignore[method-assign,assignment]
-        return original(*given)
+        if point != "embedder":
+            return original(*given)
+        kinds = [(kind, kind.embed) for kind in (TabularEmbedder, PixelEmbedder)]
+        for kind, _ in kinds:
+            kind.embed = quote  # type: ignore[assignment]
+        try:
+            return original(*given)
+        finally:
+            for kind, embed in kinds:
+                kind.embed = embed  # type: ignore[method-assign]
 
     def count(original: Any, *given: Any) -> Any:
         if point == "count-error":
