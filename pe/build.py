@@ -65,9 +65,8 @@ def build_plan(config: Config, schema: Schema) -> Plan:
     weights = _budget_weights(config, [each.pop("budget_weight", 1.0) for each in rounds])
     budget = config.privacy.budget()
     norm = config.privacy.user_norm if budget.unit is Unit.USER else None
-    votes = [(1.0,) * each.pop("nearest", 1) for each in rounds]
-    if evolution.vote_weights is not None:
-        votes = [tuple(evolution.vote_weights)] * count
+    nearest = [each.pop("nearest", 1) for each in rounds]
+    votes = [tuple(evolution.vote_weights or (1.0,) * k) for k in nearest]
     contributions = [Contribution.of(each, norm) for each in votes]
     shares, label_share = _label_shares(config, schema)
     labels: tuple[Fraction | None, Contribution] = (None, Contribution())

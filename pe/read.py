@@ -7,8 +7,10 @@ fields is kept as a record whose every value is missing; an empty line is no rec
 from __future__ import annotations
 
 import csv
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ USER = f"{RESERVED}user"
 """Name under which ``read`` returns the user column; no declared column can have it."""
 
 IMAGE_FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+DECODERS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+"""Whatever a file's name says. Others, libtiff among them, print what they find wrong in a file."""
 
 
 def read(
@@ -154,11 +158,10 @@ def _read_folder(path: Path, schema: Schema) -> Raw:
         raise PrivateDataError(f"{path}: expected {pattern} to match image files. Nothing was spent.")
     mode = "L" if image.channels == 1 else "RGB"
     pixels = np.zeros((len(files), image.height, image.width, image.channels), np.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they would tell about single pictures
+    with _silence():
         for row, file in zip(pixels, files, strict=True):
             try:
-                with Pictures.open(file) as picture:
+                with Pictures.open(file, formats=DECODERS) as picture:
                     resized = picture.convert(mode).resize((image.width, image.height), Pictures.Resampling.BILINEAR)
                     row[:] = np.asarray(resized).reshape(row.shape)
             except Exception:  # whatever the decoder meets: an unreadable picture is a black one
@@ -167,6 +170,20 @@ def _read_folder(path: Path, schema: Schema) -> Raw:
     if schema.label is not None:
         raw[schema.label] = pa.chunked_array([pa.array([file.parent.name for file in files], pa.string())])
     return raw
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Decoders warn about single pictures, and log what they find in them: EXIF texts, at level DEBUG."""
+    decoders = logging.getLogger("PIL")
+    level = decoders.level
+    decoders.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        decoders.setLevel(level)
 
 
 def _laid_out(path: Path, schema: Schema) -> bool:

@@ -22,7 +22,7 @@ from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
 from pe.privacy.certificate import certify, simulated_certificate
 from pe.privacy.ledger import Account, Ledger, canonical, charges, granted, spent
-from pe.privacy.simulation import WARNING, SimulatedAccount
+from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
 from pe.private import PrivateDataset
 from pe.protocols import API, Embedder
 from pe.run import Run
@@ -48,6 +48,14 @@ class Blueprint:
                 "unit = 'user' needs private.user, the column that says whose record it is, and private.user needs "
                 "privacy.unit = 'user': set both, or neither. Nothing was spent."
             )
+        own = config.private.path
+        for section in config.api:
+            path = (section.model_extra or {}).get("path")
+            if own and isinstance(path, str) and Path(path).resolve() == Path(own).resolve():
+                raise ConfigError(
+                    f"api '{section.kind}' is given {path}, the private data themselves: an API may only know what is "
+                    "public. Nothing was spent."
+                )
         schema = schema.with_label(config.private.label or schema.label)
         formats = config.output.formats or default_formats(schema)
         check_formats(formats, schema)
@@ -184,6 +192,7 @@ class Session:
         )
 
     def _restore(self) -> None:
+        self._refuse_unpaid()
         number = self.run.last_iteration()
         if number is None:
             return
@@ -194,6 +203,22 @@ class Session:
         if isinstance(self.account, SimulatedAccount):
             done = number + (plan.label_sigma is not None)
             self.account.resume(plan.mechanisms(self.blueprint.budget)[:done])
+
+    def _refuse_unpaid(self) -> None:
+        """Raise RunMismatchError for a stored histogram that this ledger did not charge to this run.
+
+        Going on would end in a certificate without the charges behind it.
+        """
+        paid = {STAMP}
+        if isinstance(self.account, Account):
+            paid = {entry.hash for entry in charges(self.account.ledger.chain(self.account.source), self.account.run)}
+        for number in range(self.blueprint.plan.iterations + 1):
+            stored = self.run.histogram(number)
+            if stored is not None and stored.entry not in paid:
+                raise RunMismatchError(
+                    f"{self.run.path}: the histogram of iteration {number} was not charged to this run in this ledger: "
+                    "name the ledger that the run was begun with. Nothing was spent by this call."
+                )
 
     # -- the release -----------------------------------------------------------------------------------------------
 
