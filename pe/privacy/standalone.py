@@ -34,8 +34,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 KNOWN = {"adjacency": ("add-remove", "replace-one"), "unit": ("record", "user"), "accountant": ("gdp", "renyi", "pld")}
-TAIL = Fraction(1, 2**100)
-SMALLEST_DELTA = Fraction(1, 2**90)
+TAIL, SMALLEST_DELTA = Fraction(1, 2**100), Fraction(1, 2**90)
 SIGMAS = (Fraction(1, 8), Fraction(2**14))
 SCAN_REACH = 13  # standard deviations; one draw lies further out with probability below 2**-125
 SCAN_MARGIN = Decimal("1e-9")  # floats place each vertex to 5e-15, which is 1e-10 of mu at the largest sigma
@@ -326,8 +325,7 @@ class Verifier:
         chain = list(self._chain())
         if chain[0][1] != "grant":
             raise Refused("ledger entry 0 is no grant: nothing may be charged before a budget is granted.")
-        source = shown(certificate["source"])
-        self.holds.append(f"the hash chain of {len(chain)} ledger entries of source {source}, up to the head")
+        self.holds.append(f"the hash chain of {len(chain)} ledger entries of source {shown(certificate['source'])}")
         # the claim is accounted as the source is; where it names an accountant itself, it must be the same
         granted = Terms.read(chain[0][2], "ledger entry 0")
         how = {"accountant": granted.accountant, "order": str(granted.order)} if granted.order else {}
@@ -465,12 +463,14 @@ class Verifier:
                 f"epsilon {float(epsilon):.6g} is reported spent, the charges amount to {self.epsilon_spent:.6g}."
             )
         self.holds.append(f"the run's charges within the claimed {claim}: they amount to {self.epsilon_spent:.6g}")
-        for table in entry_of({"groups": []} | self.certificate, "groups", list, "the certificate"):
+        groups = entry_of({"groups": []} | self.certificate, "groups", list, "the certificate")
+        for table in groups:
             where = "the guarantee for groups"
             size = whole(entry_of({"group": table}, "group", dict, where), "size", where, 1, 10**6)
             for name, least in zip(("epsilon", "delta"), claim.group(size), strict=True):
                 if float(rational(table, name, where, 0, 10**15)) < least * (1 - 1e-9):
                     raise Refused(f"{where} of {size} says {name} {shown(table[name])}, the claim means {least:.6g}.")
+        self.holds += [f"the guarantees stated for {len(groups)} sizes of groups"] if groups else []
         if "iterations" in self.certificate:
             progress = entry_of(self.certificate, "iterations", dict, "the certificate")
             whole(progress, "completed", "the count of iterations", 0, progress.get("planned"))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +212,15 @@ def test_both_sums_of_the_normaliser_agree(sigma: str) -> None:
         assert abs(standalone.theta(scale) / direct - 1) < Decimal("1e-60")
 
 
-def test_a_scale_whose_scan_exceeds_the_closed_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standalone, "largest_step", lambda scale: 0.3)
+@pytest.mark.parametrize("vertex", [2, 8, 20])
+def test_a_scale_whose_scan_exceeds_the_closed_form_is_refused(monkeypatch: pytest.MonkeyPatch, vertex: int) -> None:
+    def thinner(weights: Iterator[Decimal]) -> list[Decimal]:
+        """Tail sums from the far end on, with one vertex of the trade-off curve moved outwards."""
+        sums = list(accumulate(weights))
+        sums[-1 - vertex] *= Decimal("0.999")
+        return sums
+
+    monkeypatch.setattr(standalone, "accumulate", thinner)
     with pytest.raises(Refused, match="certified"):
         standalone.discrete_mu.__wrapped__(Fraction(17, 4))
 
@@ -471,6 +479,7 @@ FORGED = {
     "past the grant": ((grant(), *[votes("10")] * 6), "ledger entry 6 takes the source past the epsilon 1"),
     "past the grant by another run": ((grant(), *[votes("10", run="r2")] * 6), "ledger entry 6 takes"),
     "past the grant by one user's records": ((grant(unit="user"), votes("20", 64)), "past the epsilon"),
+    "past the claim, within the grant": ((grant(epsilon=9.0), *[votes("10")] * 6), "charged more than the claimed"),
     "a grant below the spending": ((grant(), votes("10"), grant(epsilon=0.1)), "entry 2 takes the source past"),
     "a charge before the raise": ((grant(epsilon=0.1), votes("10"), grant()), "entry 1 takes the source past"),
     "a charge before the grant": ((votes(), grant()), "entry 0 is no grant"),
