@@ -16,6 +16,9 @@ import io
 import json
 import tomllib
 import uuid
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -90,7 +93,9 @@ class Run:
         return max(done, default=None)
 
     def population(self, number: int, schema: Schema) -> Population:
-        table = pa.parquet.read_table(self.iteration(number) / "population.parquet")
+        path = self.iteration(number) / "population.parquet"
+        with _undamaged(path):
+            table = pa.parquet.read_table(path)
         return Population.from_table(table, schema)
 
     def store_population(self, number: int, population: Population) -> None:
@@ -113,7 +118,7 @@ class Run:
         path = self.iteration(number) / "histogram.npz"
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as archive:
+        with _undamaged(path), np.load(path, allow_pickle=False) as archive:
             sigma, grid = Fraction(str(archive["sigma"])), int(archive["grid"])
             return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
 
@@ -183,6 +188,17 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
     write_atomically(path / "schema.toml", schema.to_toml().encode())
     write_atomically(file, json.dumps({"format": FORMAT, "run": identity}).encode())
     return identity
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}): restore it from a backup. A new one would be drawn, and "
+            "charged, in a run directory of another name. Nothing was spent by this call."
+        ) from None
 
 
 def stored_config(path: Path) -> dict[str, Any]:

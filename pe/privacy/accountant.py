@@ -78,7 +78,7 @@ class Renyi:
 
     def cost(self, mechanism: Mechanism, delta: float) -> Cost:
         if isinstance(mechanism, DiscreteGaussian):
-            return (self.order * mechanism.rho,)
+            return (gdp.ceil_dyadic(self.order * mechanism.rho),)
         if isinstance(mechanism, SubsampledGaussian):
             return (mechanism.steps * _subsampled_rdp(mechanism, self.order),)
         return (sum((self.cost(each, delta)[0] for each in mechanism.mechanisms), Fraction(0)),)
@@ -188,20 +188,17 @@ def _subsampled_rdp(mechanism: SubsampledGaussian, order: int) -> Fraction:
     q, sigma = float(mechanism.sampling_rate), float(mechanism.noise_multiplier)
     if mechanism.sampling_rate == 1:
         return Fraction(order) / (2 * mechanism.noise_multiplier**2)
-    terms = [
-        math.lgamma(order + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(order - k + 1)
-        + (order - k) * math.log1p(-q)
-        + k * math.log(q)
-        + (k * k - k) / (2 * sigma * sigma)
-        for k in range(order + 1)
-    ]
+    # the weights of k = 0 .. order add up to 1, so that the moment less 1 is a sum of positive terms: no digit cancels
+    terms = []
+    for k in range(2, order + 1):
+        exponent = (k * k - k) / (2 * sigma * sigma)
+        chosen = math.lgamma(order + 1) - math.lgamma(k + 1) - math.lgamma(order - k + 1)
+        weight = chosen + (order - k) * math.log1p(-q) + k * math.log(q)
+        terms.append(weight + exponent + math.log(-math.expm1(-exponent)))
     largest = max(terms)
-    # the first two terms add up to nearly 1: the sum of all others, over them, is what the step reveals
-    log_moment = largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
-    scale = max(abs(term) for term in terms) + order
-    return gdp.ceil_dyadic(Fraction(max(log_moment, 0.0) + 1e-14 * scale) / (order - 1) * (1 + GUARD))
+    log_excess = largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
+    log_moment = max(log_excess, 0.0) + math.log1p(math.exp(-abs(log_excess)))
+    return gdp.ceil_dyadic(Fraction(log_moment) / (order - 1) * (1 + GUARD))
 
 
 def _pld_epsilon(plan: FixedPlan, delta: float) -> Fraction:

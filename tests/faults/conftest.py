@@ -22,9 +22,6 @@ from PIL import Image as Pictures
 import pe
 from pe.privacy.certificate import read_certificate, verify
 
-STEPS = ("reserve", "commit", "count", "counted", "noise", "draft", "stored", "vary", "population", "release")
-"""Where ``worker.py`` can kill a run, in the order in which an iteration passes these points."""
-
 SCHEMA = pe.Schema((pe.Numeric("age", 0, 100, integer=True), pe.Categorical("kind", ("a", "b"))))
 
 

@@ -96,11 +96,11 @@ def test_fault_07_a_run_does_not_go_on_with_another_ledger(people, monkeypatch, 
 
 
 def test_fault_08_a_ledger_rolled_back_is_noticed_by_its_witness_and_by_the_last_certificate(people) -> None:
-    people.settings |= {"epsilon": 0.3}
+    people.settings |= {"iterations": 2}
     assert people.work("stored", 1).killed
     people.ledger.close()
     shutil.copy(people.folder / "ledger.sqlite3", people.folder / "copy")
-    assert people.work().result[0] == 4
+    assert people.work().result[0] == 2
     for file in people.folder.glob("ledger.sqlite3*"):
         file.unlink()
     shutil.copy(people.folder / "copy", people.folder / "ledger.sqlite3")

@@ -27,7 +27,7 @@ Faults that the process survives:
     full-reserve, full-histogram, full-population, full-release   no file can grow while this is written
     api         the API raises, once, at the second variation after the vote
     embedder    the embedder raises for private records, and quotes them
-    count-error the private count raises, and quotes the records
+    count-error the vote raises, and quotes the records
 """
 
 from __future__ import annotations
@@ -59,8 +59,6 @@ from pe.privacy.mechanism import DiscreteGaussian
 from pe.privacy.witness import Witness
 from pe.run import Run
 
-STEPS = ("reserve", "commit", "count", "counted", "noise", "draft", "stored", "vary", "population", "release")
-
 
 def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -83,19 +81,20 @@ def around(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
 
 
 def plant(point: str, wanted: int) -> None:
-    now = {"iteration": -1, "variations": 0}
+    now = {"iteration": -1, "variations": 0, "paid": False}
 
     def here(name: str) -> bool:
         return point == name and now["iteration"] == wanted
 
     def reserve(original: Any, account: Any, mechanism: Any, **about: Any) -> Any:
-        now["iteration"] = about["iteration"]
+        now.update(iteration=about["iteration"], paid=False)
         if here("reserve"):
             die()
         if here("full-reserve"):
             with full_disk():
                 return original(account, mechanism, **about)
         entry = original(account, mechanism, **about)
+        now["paid"] = True
         if here("count"):
             die()
         return entry
@@ -164,11 +163,14 @@ def plant(point: str, wanted: int) -> None:
             for kind, embed in kinds:
                 kind.embed = embed  # type: ignore[method-assign]
 
-    def count(original: Any, *given: Any) -> Any:
+    def read_private(original: Any, private: Any, *given: Any) -> Any:
         if point == "count-error":
-            quote(None, *given)
-        if here("full-reserve"):
-            die()  # nothing was charged: nothing may be counted
+            quote(None, private._records)
+        return original(private, *given)
+
+    def count(original: Any, *given: Any) -> Any:
+        if point == "full-reserve" and not now["paid"]:
+            die()  # whatever was not charged may not be counted
         return original(*given)
 
     around(Account, "reserve", reserve)
@@ -180,12 +182,13 @@ def plant(point: str, wanted: int) -> None:
     around(Run, "store_population", store_population)
     around(pe.session, "replace_folder", replace_folder)
     around(pe.vote, "embed_rows", embed_private)
+    around(pe.vote, "_embed_private", read_private)
     around(pe.vote, "count", count)
 
 
 def quote(_: object, table: Any, *__: object) -> None:
     """Fail as badly as an embedder can: with the records in the exception, and in its cause."""
-    records = table.to_pylist() if hasattr(table, "to_pylist") else table.tolist()
+    records = table.to_pylist()
     try:
         raise KeyError(f"no vector for {records}")
     except KeyError as error:

@@ -12,7 +12,7 @@ from PIL import Image as Pictures
 import pe
 from pe.apis.tabular import TabularAPI
 from pe.cli import main
-from pe.errors import APIError, ConfigError, EmbedderError, LedgerError
+from pe.errors import APIError, ConfigError, EmbedderError, LedgerError, RunError
 
 DIGITS = ("0", "1", "2")
 PICTURES = pe.Schema((pe.Image("image", 8, 8), pe.Categorical("digit", DIGITS)), label="digit")
@@ -213,3 +213,14 @@ def test_a_source_keeps_its_columns_but_may_change_its_label(tmp_path: Path) -> 
     wider = pe.Schema((pe.Numeric("x", 0, 2), pe.Categorical("kind", ("a", "b"))))
     with pytest.raises(LedgerError, match=r"declared under another schema.*Nothing was spent"):
         pe.synthesize(tmp_path / "never read", schema=wider, run=tmp_path / "3", **keys)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"nonsense"])
+def test_a_damaged_histogram_is_one_sentence_and_never_drawn_again(tmp_path: Path, content: bytes) -> None:
+    def made() -> pe.Synthetic:
+        return pe.synthesize(points(), schema=TABLE, source="p", iterations=2, rows=9, run=tmp_path / "run", **BUDGET)
+
+    made()
+    (tmp_path / "run" / "iterations" / "001" / "histogram.npz").write_bytes(content)
+    with pytest.raises(RunError, match=r"histogram\.npz is damaged .*Nothing was spent"):
+        made()
