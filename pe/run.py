@@ -118,7 +118,7 @@ class Run:
         path = self.iteration(number) / "histogram.npz"
         if not path.exists():
             return None
-        with _undamaged(path), np.load(path, allow_pickle=False) as archive:
+        with _undamaged(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             sigma, grid = Fraction(str(archive["sigma"])), int(archive["grid"])
             return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
 
