@@ -194,7 +194,7 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
 def _undamaged(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{path} is damaged ({type(error).__name__}): restore it from a backup. A new one would be drawn, and "
             "charged, in a run directory of another name. Nothing was spent by this call."
