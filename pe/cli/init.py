@@ -49,9 +49,26 @@ min = 0.0
 max = 1e6
 
 [columns.region]
-type = "categorical"
+type = "categorical"     # "ordinal" where the values have an order
 values = ["north", "south"]
-# default = "north"
+# default = "north"      # what a missing or undeclared value becomes
+# missing = true         # or: missing values stay missing
+
+# [columns.joined]
+# type = "date"          # or "datetime"
+# min = "2015-01-01"
+# max = "2025-12-31"
+
+# [columns.active]
+# type = "boolean"
+
+# [columns.id]
+# type = "key"           # fresh ids for the output; the private ones are never read
+# format = "P-{:06d}"
+
+# [[constraints]]        # what holds in every record
+# kind = "order"         # order, sum or determines
+# columns = ["low", "high"]
 
 # [columns.image]
 # type = "image"

@@ -166,7 +166,10 @@ city = { type = "categorical", values = ["p", "q"] }
         ("kind = 'order'\ncolumns = ['a', 'b']\n[[constraints]]\nkind = 'order'\ncolumns = ['b', 'a']", "circle"),
         ("kind = 'sum'\ntotal = 'c'\nparts = ['a', 'b']", "no numbers in the declared domains"),
         ("kind = 'sum'\ntotal = 'day'\nparts = ['day']", "each once"),
-        ("kind = 'sum'\ntotal = 'b'\nparts = ['a']\n[[constraints]]\nkind = 'order'\ncolumns = ['b', 'c']", "'b' stands"),
+        (
+            "kind = 'sum'\ntotal = 'b'\nparts = ['a']\n[[constraints]]\nkind = 'order'\ncolumns = ['b', 'c']",
+            "'b' stands",
+        ),
         ("kind = 'determines'\ncolumn = 'zip'\ntarget = 'city'", "'map' and 'file'"),
         ("kind = 'determines'\ncolumn = 'zip'\ntarget = 'city'\nmap = { 3 = 'p' }", "'3' is no value of 'zip'"),
         ("kind = 'determines'\ncolumn = 'zip'\ntarget = 'city'\nmap = { 1 = 'z' }", "'z' is no value of 'city'"),
