@@ -106,7 +106,7 @@ def _steps(values: pa.ChunkedArray, column: Datetime) -> NDArray[np.float64]:
         found = pc.cast(pc.cast(values, pa.date32()), pa.int32()).to_numpy() * float(DAY)
     elif pa.types.is_timestamp(kind):
         found = _whole_seconds(pc.cast(values, pa.int64()), EPOCHS[kind.unit])
-    elif pa.types.is_null(kind):
+    elif pc.all(pc.is_null(values, nan_is_null=True), min_count=0).as_py():  # of whatever type: pandas has floats
         found = np.full(len(values), np.nan)
     elif column.epoch is not None and pa.types.is_integer(kind):
         found = _whole_seconds(pc.cast(values, pa.int64(), safe=False), EPOCHS[column.epoch])

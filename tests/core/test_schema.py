@@ -252,3 +252,15 @@ def test_keys_are_unique(form: str) -> None:
     assert len(set(made)) == 2000
     assert made == Key("id", form).make(2000, np.random.default_rng(0)).to_pylist()
     assert {"integer": 1, "P-{:03d}": "P-001", "{}": "1"}.get(form, made[0]) == made[0]
+
+
+def test_the_readmes_schema_is_one() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    declared = Schema.from_toml(text.split("```toml\n")[1].split("```")[0])
+    assert [column.kind for column in (*declared.keys, *declared.columns)] == [
+        "key",
+        "integer",
+        "ordinal",
+        "date",
+        "date",
+    ]

@@ -118,6 +118,7 @@ ZONED = [dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.datetime(2024, 1, 1, tzinfo=
         (np.array([dt.date(2024, 5, 2), None], object), ["2024-05-02T00:00:00", None]),
         (pa.array(["2024-05-02", None]).dictionary_encode(), ["2024-05-02T00:00:00", None]),
         (pa.nulls(2), [None, None]),
+        (np.array([np.nan, np.nan]), [None, None]),
     ],
     ids=str,
 )  # fmt: skip
@@ -219,6 +220,17 @@ def test_columns_of_one_value_and_a_record_or_two_are_read(rows: int, value: str
     assert private._records.num_rows == rows
     if value != "1":
         assert all(private._records[column.name].null_count == rows * column.missing for column in ALL.features)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "frame", "mapping"])
+def test_tables_of_no_records_are_read(tmp_path: Path, kind: str) -> None:
+    empty = pd.DataFrame({name: [] for name in NAMES})
+    data: object = {"frame": empty, "mapping": {name: [] for name in NAMES}}.get(kind, tmp_path / f"d.{kind}")
+    if kind == "csv":
+        empty.to_csv(tmp_path / "d.csv", index=False)
+    elif kind == "parquet":
+        empty.to_parquet(tmp_path / "d.parquet")
+    assert PrivateDataset.read(data, ALL, adjacency=Adjacency.ADD_REMOVE)._records.num_rows == 0
 
 
 def test_undeclared_ignored_and_key_columns_are_not_read(tmp_path: Path) -> None:
