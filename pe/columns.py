@@ -126,7 +126,7 @@ class Datetime(Numeric):
         missing: bool = False,
         epoch: str | None = None,
     ) -> Datetime:
-        """From ISO text; bounds between two steps go inwards. Raises SchemaError."""
+        """From ISO text; a day is its first instant, bounds between two steps go inwards. Raises SchemaError."""
         step = DAY if date else resolution
         if isinstance(step, bool) or not isinstance(step, int) or step < 1:
             raise SchemaError(f"column '{name}': expected a resolution in whole seconds, got {resolution!r}.")
