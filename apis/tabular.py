@@ -10,15 +10,21 @@ from numpy.typing import NDArray
 from pe.arrays import to_numpy, to_table
 from pe.errors import SchemaError
 from pe.population import Population
-from pe.schema import Categorical, Image, Numeric, Schema
+from pe.schema import Categorical, Column, Image, Numeric, Schema
+
+MISSING = 0.1
+"""Share of missing values among the numbers and ordinals that are drawn, where the schema declares them."""
 
 
 class TabularAPI:
-    """Draws and perturbs records of numeric and categorical columns.
+    """Draws and perturbs records of all columns but images.
 
-    ``vary`` redraws each category uniformly with probability ``degree`` and moves each number by ``degree`` times its
-    range times a standard uniform on [-1, 1] or, with ``mutation="gaussian"``, a normal of the same variance;
-    numbers reflect at the bounds of their domain. Raises SchemaError if the schema has other columns.
+    ``random`` draws uniformly from the domain: numbers on a log scale uniformly in their logarithm, categories with
+    "missing" as one more value. ``vary`` redraws each category uniformly with probability ``degree`` and moves each
+    number, date and ordinal by ``degree`` times its range times a standard uniform on [-1, 1] or, with
+    ``mutation="gaussian"``, a normal of the same variance; they reflect at the bounds of their domain. Ordinals are
+    rounded up or down at random, so that small moves reach a neighbour now and then. Whether a number is missing is
+    redrawn with probability ``degree``. Raises SchemaError if the schema has other columns.
     """
 
     name = "tabular"
@@ -33,14 +39,12 @@ class TabularAPI:
         self.mutation = mutation
 
     def random(self, n: int, label: int, rng: np.random.Generator) -> Population:
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays = {}
         for column in self.schema.features:
-            if isinstance(column, Categorical):
-                arrays[column.name] = rng.integers(len(column.values), size=n, dtype=np.int32)
-            elif isinstance(column, Numeric) and column.integer:
-                arrays[column.name] = rng.integers(int(column.minimum), int(column.maximum), size=n, endpoint=True)
-            elif isinstance(column, Numeric):
-                arrays[column.name] = rng.uniform(column.minimum, column.maximum, size=n)
+            values = _drawn(column, n, rng)
+            if column.missing and _moves(column):
+                values = np.where(rng.random(n) < MISSING, _absent(column), values)
+            arrays[column.name] = values
         return Population.of(to_table(arrays, self.schema), label, self.name)
 
     def vary(self, parents: Population, degree: float, rng: np.random.Generator) -> Population:
@@ -48,19 +52,69 @@ class TabularAPI:
         arrays: dict[str, NDArray[Any]] = {}
         for column in self.schema.features:
             values = to_numpy(parents.records, column)
-            if isinstance(column, Categorical):
-                redrawn = rng.integers(len(column.values), size=n, dtype=np.int32)
+            if not _moves(column):
+                redrawn = _drawn(column, n, rng)
                 arrays[column.name] = np.where(rng.random(n) < degree, redrawn, values)
-            elif isinstance(column, Numeric):
-                moved = values + degree * (column.maximum - column.minimum) * self._steps(n, rng)
-                moved = _reflected(moved, column.minimum, column.maximum)
-                arrays[column.name] = np.rint(moved).astype(np.int64) if column.integer else moved
+                continue
+            moved = self._moved(values, column, degree, rng)
+            if column.missing:
+                absent = np.isnan(values) if isinstance(column, Numeric) else values == _absent(column)
+                moved = np.where(absent, _drawn(column, n, rng), moved)
+                absent = np.where(rng.random(n) < degree, rng.random(n) < MISSING, absent)
+                moved = np.where(absent, _absent(column), moved)
+            arrays[column.name] = moved
         return Population.of(to_table(arrays, self.schema), parents.labels, self.name)
+
+    def _moved(
+        self, values: NDArray[Any], column: Column, degree: float, rng: np.random.Generator
+    ) -> NDArray[np.float64] | NDArray[np.int64]:
+        steps = self._steps(len(values), rng)
+        if isinstance(column, Categorical):
+            last = len(column.values) - 1
+            return np.floor(_reflected(values + degree * last * steps, 0, last) + rng.random(len(values))).astype(
+                np.int64
+            )
+        assert isinstance(column, Numeric)
+        low, high = column.minimum, column.maximum
+        if not column.log:
+            moved = _reflected(values + degree * (high - low) * steps, low, high)
+        else:
+            start, end = np.log([low, high])
+            places = _reflected(np.log(values) + degree * (end - start) * steps, start, end)
+            moved = values if degree == 0 else np.clip(np.exp(places), low, high)
+        return np.rint(moved).astype(np.int64) if column.integer and not column.missing else _rounded(moved, column)
 
     def _steps(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         if self.mutation == "uniform":
             return rng.uniform(-1, 1, size=n)
         return rng.normal(0, 1 / np.sqrt(3), size=n)
+
+
+def _moves(column: Column) -> bool:
+    """Whether neighbouring values are alike."""
+    return isinstance(column, Numeric) or (isinstance(column, Categorical) and column.ordered)
+
+
+def _absent(column: Column) -> float:
+    """How a missing value is held."""
+    return len(column.values) if isinstance(column, Categorical) else np.nan
+
+
+def _drawn(column: Column, n: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Uniform in the domain; numbers and ordinals are never missing here."""
+    if isinstance(column, Categorical):
+        return rng.integers(len(column.values) if column.ordered else column.states, size=n, dtype=np.int32)
+    assert isinstance(column, Numeric)
+    low, high = column.minimum, column.maximum
+    if column.log:
+        return _rounded(np.clip(np.exp(rng.uniform(np.log(low), np.log(high), size=n)), low, high), column)
+    if column.integer:
+        return rng.integers(int(low), int(high), size=n, endpoint=True)
+    return rng.uniform(low, high, size=n)
+
+
+def _rounded(values: NDArray[np.float64], column: Numeric) -> NDArray[np.float64]:
+    return np.rint(values) if column.integer else values
 
 
 def _reflected(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

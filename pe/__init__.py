@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pe.buy import Bought as Bought
+    from pe.buy import buy_schema as buy_schema
     from pe.config import Config as Config
     from pe.delivery import Synthetic as Synthetic
     from pe.delivery import load as load
@@ -25,21 +27,27 @@ if TYPE_CHECKING:
     from pe.protocols import API as API
     from pe.protocols import Embedder as Embedder
     from pe.schema import Categorical as Categorical
+    from pe.schema import Datetime as Datetime
     from pe.schema import Image as Image
+    from pe.schema import Key as Key
     from pe.schema import Numeric as Numeric
     from pe.schema import Schema as Schema
+    from pe.schema import boolean as boolean
     from pe.synthesis import synthesize as synthesize
 
 _HOMES = {
     "API": "pe.protocols",
     "Adjacency": "pe.privacy.budget",
+    "Bought": "pe.buy",
     "Budget": "pe.privacy.budget",
     "Categorical": "pe.schema",
     "Config": "pe.config",
+    "Datetime": "pe.schema",
     "Embedder": "pe.protocols",
     "Generation": "pe.evolve",
     "Histogram": "pe.privacy.release",
     "Image": "pe.schema",
+    "Key": "pe.schema",
     "Ledger": "pe.privacy.ledger",
     "Numeric": "pe.schema",
     "Plan": "pe.plan",
@@ -48,6 +56,8 @@ _HOMES = {
     "Round": "pe.plan",
     "Schema": "pe.schema",
     "Synthetic": "pe.delivery",
+    "boolean": "pe.schema",
+    "buy_schema": "pe.buy",
     "evolve": "pe.evolve",
     "load": "pe.delivery",
     "synthesize": "pe.synthesis",

@@ -1,44 +1,63 @@
-"""Between Arrow tables in schema form and numpy arrays, without copying where possible."""
+"""Between Arrow tables in schema form (``pe.columns``) and numpy arrays, without copying where possible."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pe.schema import Categorical, Column, Image, Numeric, Schema
+from pe.columns import Categorical, Column, Image, Numeric
+
+if TYPE_CHECKING:
+    from pe.schema import Schema
 
 
 def to_numpy(table: pa.Table, column: Column) -> NDArray[Any]:
     """One column of a table in schema form.
 
-    Numeric: float64 or int64 (n,). Categorical: int32 codes (n,). Image: uint8 (n, height, width, channels).
+    Numeric: float64 or int64 (n,). Categorical: int32 codes (n,). Image: uint8 (n, height, width, channels). Where the
+    column has missing values: float64 with NaN, and the code ``len(values)``.
     """
     array = table.column(column.name).combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # zero rows
         array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
     if isinstance(column, Categorical):
-        codes: NDArray[Any] = array.indices.to_numpy(zero_copy_only=False)
+        indices = pc.fill_null(array.indices, len(column.values)) if array.null_count else array.indices
+        codes: NDArray[Any] = indices.to_numpy(zero_copy_only=False)
         return codes
     if isinstance(column, Image):
         flat = array.flatten().to_numpy(zero_copy_only=False)
         pixels: NDArray[Any] = flat.reshape(len(array), column.height, column.width, column.channels)
         return pixels
     numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-    return numbers
+    return numbers.astype(np.float64) if column.missing else numbers
 
 
 def to_arrow(values: NDArray[Any], column: Column) -> pa.Array:
     """The inverse of ``to_numpy``."""
     if isinstance(column, Categorical):
-        return pa.DictionaryArray.from_arrays(pa.array(values, pa.int32()), pa.array(column.values, pa.string()))
+        absent = values == len(column.values) if column.missing else np.False_
+        return pa.DictionaryArray.from_arrays(_masked(values, absent, pa.int32()), dictionary(column))
     if isinstance(column, Image):
         flat = np.ascontiguousarray(values, dtype=np.uint8).reshape(-1)
         return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.uint8()), column.size)
-    return pa.array(values, column.arrow())
+    return _masked(values, np.isnan(values) if column.missing else np.False_, column.arrow())
+
+
+def _masked(values: NDArray[Any], absent: NDArray[np.bool_] | np.bool_, kind: pa.DataType) -> pa.Array:
+    """Values of an Arrow type, null where absent."""
+    if not absent.any():
+        return pa.array(values.astype(kind.to_pandas_dtype(), copy=False), kind)
+    return pa.array(np.where(absent, 0, values).astype(kind.to_pandas_dtype()), kind, mask=absent)
+
+
+def dictionary(column: Categorical) -> pa.Array:
+    """The values, as tables in schema form hold them."""
+    return pa.array(column.values, pa.string())
 
 
 def to_table(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> pa.Table:
@@ -48,21 +67,30 @@ def to_table(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> pa.Table:
 
 
 def violations(table: pa.Table, schema: Schema) -> Iterator[str]:
-    """What breaks the schema in a table of its features, one sentence per column; nothing when all is well."""
+    """What breaks the schema in a table of its features: misfits, else broken constraints; nothing when all is well."""
+    from pe.constraints import broken  # which reads arrays itself
+
+    problems = list(misfits(table, schema))
+    yield from problems or broken(table, schema)
+
+
+def misfits(table: pa.Table, schema: Schema) -> Iterator[str]:
+    """What breaks a column's type or domain in a table of the schema's features, one sentence per column."""
     if not table.schema.equals(schema.arrow()):
         yield f"expected columns {_described(schema.arrow())}; got {_described(table.schema)}."
         return
     for column in schema.features:
-        if table.column(column.name).null_count:
+        values = table.column(column.name)
+        if values.null_count and not column.missing:
             yield f"column '{column.name}' has missing values."
         elif isinstance(column, Numeric):
-            numbers = to_numpy(table, column)
+            numbers = values.drop_null().to_numpy()
             if not np.all((numbers >= column.minimum) & (numbers <= column.maximum)):
-                yield f"column '{column.name}' leaves its domain [{column.minimum:g}, {column.maximum:g}]."
-        elif isinstance(column, Categorical):
-            chunks = table.column(column.name).chunks
-            if any(chunk.dictionary.to_pylist() != list(column.values) for chunk in chunks):
-                yield f"column '{column.name}' has other categories than the schema declares."
+                yield f"column '{column.name}' leaves its domain ({column.domain()})."
+        elif isinstance(column, Categorical) and any(
+            not chunk.dictionary.equals(dictionary(column)) for chunk in values.chunks
+        ):
+            yield f"column '{column.name}' has other categories than the schema declares."
 
 
 def _described(schema: pa.Schema) -> str:

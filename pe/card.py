@@ -10,7 +10,7 @@ from typing import Any
 from pe.plan import Plan
 from pe.privacy.budget import Adjacency, Budget
 from pe.privacy.simulation import STAMP
-from pe.schema import Categorical, Column, Image, Schema
+from pe.schema import Schema
 
 _NEIGHBOURS = {
     "add-remove": "with or without any one {unit}: the number of {unit}s is itself protected",
@@ -36,6 +36,8 @@ def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], budget
             notes.append("nothing about the label shares: every label gets an equal share")
     if budget.adjacency is Adjacency.REPLACE_ONE:
         notes.append(f"the number of private {budget.unit}s")
+    notes += [f"what was bought before, at a cost that adds to this claim's; {purchase}" for purchase in schema.bought]
+    notes += [f"that {constraint} in every record" for constraint in schema.constraints]
     return notes + [f"the public data of the API: {note}" for note in api_notes]
 
 
@@ -75,7 +77,10 @@ def write_card(
         "",
         "| column | type | domain |",
         "|---|---|---|",
-        *(f"| {column.name} | {_kind(column)} | {_domain(column)} |" for column in schema.columns),
+        *(
+            f"| {column.name} | {column.kind} | {column.domain()}{', or missing' if column.missing else ''} |"
+            for column in (*schema.keys, *schema.columns)
+        ),
         "",
     ]
     if schema.label is not None:
@@ -145,16 +150,3 @@ def _claim(certificate: Mapping[str, Any]) -> list[str]:
 
 def _group(group: Mapping[str, Any], unit: str) -> str:
     return f"any {group['size']} {unit}s together have epsilon {group['epsilon']:.4g} at delta {group['delta']:.3g}"
-
-
-def _kind(column: Column) -> str:
-    return str(column.to_dict()["type"])
-
-
-def _domain(column: Column) -> str:
-    if isinstance(column, Categorical):
-        shown = ", ".join(column.values[:12])
-        return shown + (f", ... ({len(column.values)} in all)" if len(column.values) > 12 else "")
-    if isinstance(column, Image):
-        return f"{column.height} x {column.width} x {column.channels}"
-    return f"{column.minimum:g} to {column.maximum:g}"

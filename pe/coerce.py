@@ -1,8 +1,15 @@
 """Raw columns to schema form, record by record: one rule for every value, and none can fail.
 
-number       outside the domain: the nearer bound (infinities too); missing or unreadable: the column's default
+number       outside the domain: the nearer bound (infinities too); missing or unreadable: the column's default. Text
+             is read as digits with a decimal point; "1,234" and "1 234" are unreadable
+date         ISO text (``pe.times``), Arrow and pandas dates, times and time zones, numbers where ``epoch`` is declared;
+             then as a number: the nearer bound, the default
 category     white space trimmed; missing or undeclared: the column's default
+boolean      true, yes, t, y, 1 and their opposites in any case; anything else as a category
 image        bytes as they are; other integers and floats are clipped to 0..255
+
+Where ``missing`` is declared, a missing or unreadable value stays missing, and so does an undeclared category unless a
+default is declared. Missing are null, NaN and text of nothing but white space (unless that is a declared category).
 """
 
 from __future__ import annotations
@@ -14,11 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pe.columns import EPOCHS
 from pe.errors import PrivateDataError, SchemaError
 from pe.read import Raw
-from pe.schema import Categorical, Column, Image, Numeric, Schema
+from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema
+from pe.times import DAY, seconds
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?$|^[+-]?(?i:inf|infinity)$"
+
+_BOOLEAN = {"false": "false", "no": "false", "f": "false", "n": "false", "0": "false"}
+_BOOLEAN |= {"true": "true", "yes": "true", "t": "true", "y": "true", "1": "true"}
 
 
 def coerce(raw: Raw, schema: Schema) -> dict[str, NDArray[Any]]:
@@ -33,40 +45,102 @@ def _column(values: pa.ChunkedArray | NDArray[Any], column: Column) -> NDArray[A
     if isinstance(column, Image):
         return _pixels(values, column)
     values = _chunked(values, column.name)
-    return _numbers(values, column) if isinstance(column, Numeric) else _codes(values, column)
+    if isinstance(column, Categorical):
+        return _codes(values, column)
+    numbers = _steps(values, column) if isinstance(column, Datetime) else _numbers(values, column)
+    return _settled(numbers, column)
 
 
 def _chunked(values: pa.ChunkedArray | NDArray[Any], name: str) -> pa.ChunkedArray:
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             raise SchemaError(f"column '{name}': expected one value per record, got shape {values.shape[1:]} each.")
+        if values.dtype.kind == "M" and np.datetime_data(values.dtype)[0] not in ("D", *EPOCHS):
+            values = values.astype("datetime64[s]")  # Arrow knows no hours, months or years
         # Arrow cuts fixed-width text at a zero byte, and reads no foreign byte order
         kind = object if values.dtype.kind in "US" else values.dtype.newbyteorder("=")
         values = pa.chunked_array([pa.array(values.astype(kind))])
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
-def _numbers(values: pa.ChunkedArray, column: Numeric) -> NDArray[Any]:
+def _settled(numbers: NDArray[np.float64], column: Numeric) -> NDArray[Any]:
+    """Numbers, NaN where missing, by the column's rules."""
+    if not column.missing:
+        numbers = np.where(np.isnan(numbers), column.fallback, numbers)
+    numbers = np.clip(numbers, column.minimum, column.maximum)
+    if column.integer:
+        numbers = np.rint(numbers)
+    return numbers.astype(np.int64) if column.integer and not column.missing else numbers
+
+
+def _numbers(values: pa.ChunkedArray, column: Numeric) -> NDArray[np.float64]:
     kind = values.type
     if _is_text(kind):
-        texts = _texts(values)
-        texts = pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, pa.scalar(None, pa.string()))
-        values = pc.cast(pc.replace_substring_regex(texts, r"^\+", ""), pa.float64())
+        values = _parsed(_texts(values))
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         values = pc.cast(values, pa.float64(), safe=False)
     elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
         values = pc.cast(pc.cast(values, pa.int8()), pa.float64())
     else:
         raise SchemaError(f"column '{column.name}': expected numbers, the data hold {_named(kind)}. Nothing was spent.")
-    numbers = values.to_numpy().astype(np.float64)
-    numbers = np.where(np.isnan(numbers), column.fallback, numbers)
-    numbers = np.clip(numbers, column.minimum, column.maximum)
-    return np.rint(numbers).astype(np.int64) if column.integer else numbers
+    numbers: NDArray[np.float64] = values.to_numpy().astype(np.float64)
+    return numbers
+
+
+def _parsed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers in trimmed text, float64; null where there is none."""
+    texts = pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, pa.scalar(None, pa.string()))
+    return pc.cast(pc.replace_substring_regex(texts, r"^\+", ""), pa.float64())
+
+
+def _steps(values: pa.ChunkedArray, column: Datetime) -> NDArray[np.float64]:
+    """Steps since 1970, NaN where missing or unreadable."""
+    kind = values.type
+    if _is_text(kind):
+        texts = _texts(values)
+        found = seconds(texts)
+        if column.epoch is not None:
+            counted = _parsed(texts).to_numpy() / EPOCHS[column.epoch]
+            found = np.where(np.isnan(found), counted, found)
+    elif pa.types.is_date(kind):
+        found = pc.cast(pc.cast(values, pa.date32()), pa.int32()).to_numpy() * float(DAY)
+    elif pa.types.is_timestamp(kind):
+        found = _whole_seconds(pc.cast(values, pa.int64()), EPOCHS[kind.unit])
+    elif pc.all(pc.is_null(values, nan_is_null=True), min_count=0).as_py():  # of whatever type: pandas has floats
+        found = np.full(len(values), np.nan)
+    elif column.epoch is not None and pa.types.is_integer(kind):
+        found = _whole_seconds(pc.cast(values, pa.int64(), safe=False), EPOCHS[column.epoch])
+    elif column.epoch is not None and (pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        found = pc.cast(values, pa.float64(), safe=False).to_numpy() / EPOCHS[column.epoch]
+    else:
+        hint = "; numbers need a declared epoch" if column.epoch is None else ""
+        raise SchemaError(
+            f"column '{column.name}': expected dates or ISO text, the data hold {_named(kind)}{hint}. "
+            "Nothing was spent."
+        )
+    return np.floor(found / column.resolution)
+
+
+def _whole_seconds(values: pa.ChunkedArray, per_second: int) -> NDArray[np.float64]:
+    """Integers over their unit, rounded down before they lose precision as floats."""
+    absent = pc.is_null(values).to_numpy()
+    return np.where(absent, np.nan, pc.fill_null(values, 0).to_numpy() // per_second)
 
 
 def _codes(values: pa.ChunkedArray, column: Categorical) -> NDArray[Any]:
-    codes = pc.index_in(_as_text(values, column.name, "categories"), value_set=pa.array(column.values, pa.string()))
-    found: NDArray[Any] = pc.fill_null(codes, column.fallback).to_numpy().astype(np.int32)
+    texts = _as_text(values, column.name, "categories")
+    if column.kind == "boolean":
+        spelt = pc.index_in(pc.utf8_lower(texts), value_set=pa.array(list(_BOOLEAN), pa.string()))
+        texts = pc.if_else(
+            pc.is_valid(spelt), pa.array(list(_BOOLEAN.values())).take(spelt.combine_chunks()), texts.combine_chunks()
+        )
+    codes = pc.index_in(texts, value_set=pa.array(column.values, pa.string()))
+    fallback = pa.scalar(column.fallback, pa.int32())
+    if column.missing:
+        absent = pa.scalar(len(column.values), pa.int32())
+        fallback = absent if column.default is None else fallback
+        fallback = pc.if_else(pc.fill_null(pc.equal(texts, ""), True), absent, fallback)
+    found: NDArray[Any] = pc.coalesce(codes, fallback).to_numpy(zero_copy_only=False).astype(np.int32)
     return found
 
 
@@ -93,6 +167,7 @@ def _as_text(values: pa.ChunkedArray, name: str, what: str) -> pa.ChunkedArray:
         values = pc.cast(values, pa.float32())
     kind = values.type
     if pa.types.is_floating(kind):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
         whole = pc.and_(pc.equal(values, pc.round(values)), pc.less(pc.abs(values), 2.0**53))
         integers = pc.cast(pc.cast(pc.if_else(whole, values, 0.0), pa.int64()), pa.string())
         return pc.if_else(whole, integers, pc.cast(values, pa.string()))

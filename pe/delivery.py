@@ -23,7 +23,7 @@ from pe.pictures import contact_sheet
 from pe.population import Population
 from pe.privacy.certificate import read_certificate
 from pe.privacy.simulation import STAMP
-from pe.schema import Schema
+from pe.schema import Image, Numeric, Schema
 from pe.select import apportion
 
 SIMULATED_CERTIFICATE = f"{STAMP}-certificate.json"
@@ -118,12 +118,20 @@ class Synthetic:
         return self.to_arrow().to_pandas()
 
     def to_numpy(self, column: str) -> NDArray[Any]:
-        """One column: numbers (n,), images uint8 (n, height, width, channels), categories as strings (n,)."""
+        """One column: numbers (n,), images uint8 (n, height, width, channels), categories as strings (n,).
+
+        Dates are datetime64, booleans truth values. With missing values: NaN among numbers, NaT among dates, None among
+        the others (object).
+        """
         declared = self.schema.column(column)
-        if column == self.schema.label:
-            return np.array(self.schema.labels)[self.population.labels]
-        values = to_numpy(self.population.records, declared)
-        return np.array(declared.values)[values] if hasattr(declared, "values") else values
+        if isinstance(declared, Image):
+            return to_numpy(self.population.records, declared)
+        values = self.to_arrow().column(column)
+        if isinstance(declared, Numeric):
+            found: NDArray[Any] = values.to_numpy()
+        else:
+            found = np.array(values.to_pylist(), object if values.null_count else None)
+        return found
 
     def to_csv(self, path: str | Path) -> None:
         self._write("csv", "synthetic.csv", path)

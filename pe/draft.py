@@ -11,20 +11,29 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from pe.errors import SchemaError
 from pe.read import FORMATS, IMAGE_FILES
-from pe.schema import Categorical, Column, Image, Numeric, Schema
+from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, boolean
+from pe.times import DAY, iso, seconds
 
 MOST_CATEGORIES = 1000
 """A text column with more distinct values than this is taken for free text and left out."""
+
+_TRUTH = ({"true", "false"}, {"yes", "no"}, {"t", "f"})
+_GROUPED = r"^\s*\d{1,3}(,\d{3})+\s*$"
+_DATED = r"^\d{4}-\d\d-\d\d"
 
 
 def draft(sample: str | Path, label: str | None = None) -> tuple[Schema, list[str]]:
     """A schema that fits a public sample (CSV, TSV, Parquet, Arrow, npz, image folder), and remarks on it.
 
-    Whole numbers become integers, other numbers floats, text and booleans categories; bounds and categories are those
-    of the sample, so it must cover what may occur. The label column becomes categorical. Raises SchemaError.
+    Whole numbers become integers, other numbers floats (on a log scale where they are positive and very skewed), truth
+    values booleans, dates dates, other text categories, in the order of their text: an order of the values is never
+    guessed. A column with missing values gets ``missing``. Bounds and categories are those of the sample, so it must
+    cover what may occur. The label column becomes categorical; columns that fit none of these go to ``ignore``. Raises
+    SchemaError.
     """
     path = Path(sample)
     if not path.exists():
@@ -50,31 +59,84 @@ def draft(sample: str | Path, label: str | None = None) -> tuple[Schema, list[st
     if label is not None and label not in names:
         raise SchemaError(f"{path} has no column '{label}'; it has {', '.join(names)}.")
     columns: list[Column] = []
+    ignored: list[str] = []
     remarks: list[str] = []
     for name, values in zip(names, table.columns, strict=True):
-        column = _categorical(name, values) if name == label else _column(name, values)
+        column = _categorical(name, values, label=True) if name == label else _column(name, values)
         if column is None:
-            remarks.append(f"column '{name}' was left out: it is empty, or neither numbers nor a few categories")
+            ignored.append(name)
+            remarks.append(f"column '{name}' was left out: {_why_not(values)}")
         else:
             columns.append(column)
-    return Schema(tuple(columns), label), remarks
+    return Schema(tuple(columns), label, ignore=tuple(dict.fromkeys(ignored))), remarks
 
 
 def _column(name: str, values: pa.ChunkedArray) -> Column | None:
     kind = values.type
+    if pa.types.is_dictionary(kind):
+        return _column(name, values.cast(kind.value_type))
+    if pa.types.is_boolean(kind):
+        return boolean(name, missing=values.null_count > 0) if values.null_count < len(values) else None
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return _instants(name, values, pa.types.is_date(kind))
+    if _is_text(kind):
+        return _from_text(name, values)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         return _categorical(name, values)
     numbers = pc.cast(values, pa.float64(), safe=False).to_numpy()
+    missing = bool(np.isnan(numbers).any())
     numbers = numbers[np.isfinite(numbers)]
     if len(numbers) == 0:
         return None
+    whole = pa.types.is_integer(kind)
+    if not whole and missing and np.all(numbers == np.rint(numbers)) and np.abs(numbers).max() < 2**53:
+        whole = True  # whole numbers that became floats for the sake of the missing ones
+    log = _skewed(numbers)
+    return Numeric(name, float(numbers.min()), float(numbers.max()), whole, None, log, missing)
+
+
+def _skewed(numbers: NDArray[np.float64]) -> bool:
+    """Positive, over three decades, and half of them in the lowest twentieth of the range."""
     low, high = float(numbers.min()), float(numbers.max())
-    if pa.types.is_integer(kind):
-        return Numeric(name, low, high, integer=True)
-    return Numeric(name, low, high)
+    return low > 0 and high >= 1000 * low and float(np.median(numbers)) - low <= (high - low) / 20
 
 
-def _categorical(name: str, values: pa.ChunkedArray) -> Categorical | None:
+def _from_text(name: str, values: pa.ChunkedArray) -> Column | None:
+    """Text that spells truth values or dates throughout, else categories."""
+    texts = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
+    held = texts.filter(pc.fill_null(pc.not_equal(texts, ""), False))
+    missing = len(held) < len(texts)
+    spelt = {text.lower() for text in pc.unique(held).to_pylist()}
+    if any(spelt and spelt <= pair for pair in _TRUTH):
+        return boolean(name, missing=missing)
+    if len(held) and pc.all(pc.match_substring_regex(held, _DATED)).as_py():
+        instants = seconds(held)
+        if not np.isnan(instants).any():
+            return _spanning(name, instants, bool(np.all(instants % DAY == 0)), missing)
+    return _categorical(name, values)
+
+
+def _instants(name: str, values: pa.ChunkedArray, date: bool) -> Column | None:
+    held = values.drop_null()
+    if len(held) == 0:
+        return None
+    return _spanning(name, seconds(_iso_texts(held)), date, values.null_count > 0)
+
+
+def _iso_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dates and timestamps as text to the second, in UTC."""
+    if pa.types.is_date(values.type):
+        return pc.cast(pc.cast(values, pa.date32()), pa.string())
+    naive = pc.cast(pc.cast(values, pa.int64()), pa.timestamp(values.type.unit))
+    return pc.cast(pc.floor_temporal(naive, unit="second").cast(pa.timestamp("s")), pa.string())
+
+
+def _spanning(name: str, instants: NDArray[np.float64], date: bool, missing: bool) -> Datetime:
+    ends = (iso(float(end), date=date) for end in (instants.min(), instants.max()))
+    return Datetime.of(name, *ends, date=date, missing=missing)
+
+
+def _categorical(name: str, values: pa.ChunkedArray, *, label: bool = False) -> Categorical | None:
     if pa.types.is_nested(values.type) or pa.types.is_temporal(values.type):
         return None
     if pa.types.is_floating(values.type):
@@ -82,11 +144,23 @@ def _categorical(name: str, values: pa.ChunkedArray) -> Categorical | None:
         if not np.all(numbers == np.rint(numbers)):
             return None
         values = pa.chunked_array([pa.array(numbers.astype(np.int64))])
-    texts = pc.utf8_trim_whitespace(pc.cast(values, pa.string()).drop_null())
-    distinct = sorted(set(pc.unique(texts).to_pylist()) - {""}, key=_natural)
+    texts = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
+    distinct = sorted(set(pc.unique(texts.drop_null()).to_pylist()) - {""}, key=_natural)
     if not distinct or len(distinct) > MOST_CATEGORIES or len(distinct) > max(20, len(values) // 2):
         return None
-    return Categorical(name, tuple(distinct))
+    missing = bool(pc.any(pc.fill_null(pc.equal(texts, ""), True), min_count=0).as_py())
+    return Categorical(name, tuple(distinct), missing=missing and not label)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _why_not(values: pa.ChunkedArray) -> str:
+    """Why a column has no place in a drafted schema."""
+    if _is_text(values.type) and pc.any(pc.match_substring_regex(values, _GROUPED)).as_py():
+        return "its numbers have thousands separators, which are not read: write 1234, not 1,234"
+    return "it is empty, or neither numbers, dates nor a few categories"
 
 
 def _natural(text: str) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import violations
+from pe.arrays import misfits
+from pe.constraints import repair
 from pe.errors import APIError, ConfigError, PEError
 from pe.plan import Plan, Round
 from pe.population import Population, concatenate
@@ -133,13 +134,14 @@ def stand_ins(
 def fresh(api: API, n: int, label: int, schema: Schema, rng: np.random.Generator) -> Population:
     """``n`` checked samples of one label."""
     made = _asked(lambda: api.random(n, label, rng), api, "random")
-    return _checked(made, n, np.full(n, label, np.int32), schema, f"API '{api.name}', random")
+    return _checked(made, n, np.full(n, label, np.int32), schema, f"API '{api.name}', random", rng)
 
 
 def offspring(api: API, parents: Population, degree: float, schema: Schema, rng: np.random.Generator) -> Population:
     """One checked variation of each parent."""
     made = _asked(lambda: api.vary(parents, degree, rng), api, "vary")
-    return _checked(made, len(parents), parents.labels, schema, f"API '{api.name}', vary").with_parents(parents.parents)
+    checked = _checked(made, len(parents), parents.labels, schema, f"API '{api.name}', vary", rng)
+    return checked.with_parents(parents.parents)
 
 
 def _asked(call: Callable[[], Population], api: API, what: str) -> Population:
@@ -152,8 +154,13 @@ def _asked(call: Callable[[], Population], api: API, what: str) -> Population:
         raise APIError(f"API '{api.name}', {what} failed: {error!r}.") from error
 
 
-def _checked(made: Population, n: int, labels: NDArray[np.int32], schema: Schema, who: str) -> Population:
-    """Raise APIError unless ``made`` keeps the API's contract: right number, right columns, labels, domains."""
+def _checked(
+    made: Population, n: int, labels: NDArray[np.int32], schema: Schema, who: str, rng: np.random.Generator
+) -> Population:
+    """The samples, made to satisfy the schema's constraints.
+
+    Raises APIError unless they keep the API's contract: right number, right columns, labels, domains.
+    """
     if not isinstance(made, Population):
         raise APIError(f"{who}: expected a Population, got {type(made).__name__}.")
     if not isinstance(made.records, pa.Table):
@@ -164,6 +171,6 @@ def _checked(made: Population, n: int, labels: NDArray[np.int32], schema: Schema
             raise APIError(f"{who}: expected {n} samples, got {len(part)}.")
     if not np.array_equal(made.labels, labels):
         raise APIError(f"{who}: samples have other labels than asked for.")
-    for problem in violations(made.records, schema):
+    for problem in misfits(made.records, schema):
         raise APIError(f"{who}: {problem}")
-    return made
+    return replace(made, records=repair(made.records, schema, rng)) if schema.constraints else made

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -16,7 +18,7 @@ from pe.arrays import to_arrow, to_numpy
 from pe.errors import ConfigError
 from pe.pictures import png
 from pe.population import Population
-from pe.schema import Categorical, Image, Numeric, Schema
+from pe.schema import Categorical, Column, Datetime, Image, Schema
 
 Files = dict[str, bytes]
 
@@ -48,14 +50,45 @@ def export(population: Population, schema: Schema, formats: Iterable[str]) -> Fi
 
 
 def records(population: Population, schema: Schema) -> pa.Table:
-    """All declared columns in declared order, the label among them, without lineage."""
-    columns = []
+    """Keys, then all declared columns in declared order, the label among them, without lineage.
+
+    Booleans are truth values, dates date32, instants timestamps to the second (UTC, without a zone), categories
+    dictionaries.
+    """
+    columns, names = [], []
+    rng = np.random.default_rng(_seed(population, schema)) if schema.keys else None
+    for key in schema.keys:
+        assert rng is not None
+        columns.append(key.make(len(population), rng))
+        names.append(key.name)
     for column in schema.columns:
         if column.name == schema.label:
-            columns.append(to_arrow(population.labels, column))
+            values = to_arrow(population.labels, column)
         else:
-            columns.append(population.records.column(column.name))
-    return pa.table(columns, names=[column.name for column in schema.columns])
+            values = population.records.column(column.name)
+        columns.append(_natural(values, column))
+        names.append(column.name)
+    return pa.table(columns, names=names)
+
+
+def _seed(population: Population, schema: Schema) -> int:
+    """From the synthetic records themselves: the same ids in every export of a release, other ids in another one."""
+    digest = sha256(schema.to_toml().encode())
+    digest.update(np.ascontiguousarray(population.labels).tobytes())
+    for column in schema.features:
+        digest.update(np.ascontiguousarray(to_numpy(population.records, column)).tobytes())
+    return int.from_bytes(digest.digest())
+
+
+def _natural(values: Any, column: Column) -> Any:
+    """A column in schema form as a data team expects it."""
+    if isinstance(column, Datetime):
+        if column.date:
+            return values.cast(pa.int32()).cast(pa.date32())
+        return pc.multiply(values, column.resolution).cast(pa.timestamp("s"))
+    if column.kind == "boolean":
+        return pc.equal(values.cast(pa.string()), "true")
+    return values
 
 
 def _plain(population: Population, schema: Schema) -> pa.Table:
@@ -65,14 +98,25 @@ def _plain(population: Population, schema: Schema) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
+def _texts(population: Population, schema: Schema) -> pa.Table:
+    """Categories as strings, dates and instants as ISO text."""
+    table = _plain(population, schema)
+    for place, name in enumerate(table.column_names):
+        kind = table.schema.field(place).type
+        if pa.types.is_temporal(kind):
+            day = pa.types.is_date(kind)
+            table = table.set_column(place, name, pc.strftime(table[place], "%Y-%m-%d" if day else "%Y-%m-%dT%H:%M:%S"))
+    return table
+
+
 def _csv(population: Population, schema: Schema) -> Files:
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(_plain(population, schema), buffer)
+    pyarrow.csv.write_csv(_texts(population, schema), buffer)
     return {"synthetic.csv": buffer.getvalue()}
 
 
 def _jsonl(population: Population, schema: Schema) -> Files:
-    lines = (json.dumps(row, ensure_ascii=False) for row in _plain(population, schema).to_pylist())
+    lines = (json.dumps(row, ensure_ascii=False) for row in _texts(population, schema).to_pylist())
     return {"synthetic.jsonl": "".join(line + "\n" for line in lines).encode()}
 
 
@@ -87,8 +131,12 @@ def _parquet(population: Population, schema: Schema) -> Files:
 
 
 def _npz(population: Population, schema: Schema) -> Files:
-    """Arrays by column name: images uint8 (n, height, width, channels), categories as codes."""
-    arrays: dict[str, Any] = {column.name: to_numpy(population.records, column) for column in schema.features}
+    """Arrays by column name: images uint8 (n, height, width, channels), categories as codes, dates as datetime64."""
+    table = records(population, schema)
+    arrays: dict[str, Any] = {key.name: np.array(table[key.name].to_pylist()) for key in schema.keys}
+    for column in schema.features:
+        plain = not isinstance(column, Datetime)
+        arrays[column.name] = to_numpy(population.records, column) if plain else table[column.name].to_numpy()
     if schema.label is not None:
         arrays[schema.label] = np.array(schema.labels)[population.labels]
     buffer = io.BytesIO()
@@ -110,10 +158,13 @@ def _hf(population: Population, schema: Schema) -> Files:
     columns: list[Any] = []
     features: dict[str, Any] = {}
     table = _plain(population, schema)
+    for key in schema.keys:
+        columns.append(table.column(key.name))
+        features[key.name] = _value(table.schema.field(key.name).type)
     for column in schema.columns:
-        if isinstance(column, Categorical):
+        if isinstance(column, Categorical) and column.kind != "boolean":
             codes = population.labels if column.name == schema.label else to_numpy(population.records, column)
-            columns.append(pa.array(codes, pa.int64()))
+            columns.append(pa.array(codes, pa.int64(), mask=codes == len(column.values)))
             features[column.name] = {"names": list(column.values), "_type": "ClassLabel"}
         elif isinstance(column, Image):
             pictures = [{"bytes": content, "path": None} for content in _pngs(population, schema)]
@@ -121,9 +172,8 @@ def _hf(population: Population, schema: Schema) -> Files:
             features[column.name] = {"_type": "Image"}
         else:
             columns.append(table.column(column.name))
-            dtype = "int64" if isinstance(column, Numeric) and column.integer else "float64"
-            features[column.name] = {"dtype": dtype, "_type": "Value"}
-    out = pa.table(columns, names=[column.name for column in schema.columns])
+            features[column.name] = _value(table.schema.field(column.name).type)
+    out = pa.table(columns, names=[column.name for column in (*schema.keys, *schema.columns)])
     metadata = json.dumps({"info": {"features": features}})
     content = _parquet_bytes(out.replace_schema_metadata({"huggingface": metadata}))
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
@@ -131,6 +181,11 @@ def _hf(population: Population, schema: Schema) -> Files:
         "hf/data/train-00000-of-00001.parquet": content,
         "hf/README.md": (card + "\nDifferentially private synthetic data; the claim stands in CARD.md.\n").encode(),
     }
+
+
+def _value(kind: pa.DataType) -> dict[str, str]:
+    names = {pa.float64(): "float64", pa.bool_(): "bool"}
+    return {"dtype": names.get(kind) or str(kind).replace("[day]", ""), "_type": "Value"}
 
 
 def _pngs(population: Population, schema: Schema) -> list[bytes]:

@@ -98,7 +98,7 @@ class Marginals:
     """Histograms over sets of columns: each record adds one to one cell of each, so its norm is their square root.
 
     columns  the sets; a name may be the label's.
-    cells    how many equal cells a numeric column is cut into.
+    cells    how many equal cells a numeric column is cut into (equal in their logarithm on a log scale).
     grid     steps per count: more than 1 where users' vectors are scaled down.
     """
 
@@ -147,8 +147,9 @@ class Marginals:
         return found, np.full_like(found, self.grid)
 
     def _size(self, name: str) -> int:
+        """Cells of a column; where values may be missing, the last one is theirs."""
         column = self.schema.column(name)
-        return len(column.values) if isinstance(column, Categorical) else self.cells
+        return column.states if isinstance(column, Categorical) else self.cells + column.missing
 
     def _codes(self, name: str, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
         column = self.schema.column(name)
@@ -156,8 +157,14 @@ class Marginals:
             return labels.astype(np.int64)
         values = to_numpy(table, column)
         if isinstance(column, Numeric):
-            width = (column.maximum - column.minimum) / self.cells or 1.0
-            values = np.clip(np.floor((values - column.minimum) / width), 0, self.cells - 1)
+            absent = np.isnan(values)
+            if column.log:
+                edges = np.geomspace(column.minimum, column.maximum, self.cells + 1)[1:-1]
+                found = np.searchsorted(edges, values, side="right").astype(np.float64)
+            else:
+                width = (column.maximum - column.minimum) / self.cells or 1.0
+                found = np.clip(np.floor((values - column.minimum) / width), 0, self.cells - 1)
+            values = np.where(absent, self.cells, found)
         return values.astype(np.int64)
 
 

@@ -1,10 +1,10 @@
-"""The schema: what is public about the records. Declared by the user, never inferred from private rows."""
+"""The schema: what is public about the records. Declared by the user or bought, never inferred from private rows."""
 
 from __future__ import annotations
 
-import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,141 +13,84 @@ from typing import Any
 import pyarrow as pa
 import tomli_w
 
+from pe.columns import BOOLEANS as BOOLEANS
+from pe.columns import Categorical as Categorical
+from pe.columns import Column as Column
+from pe.columns import Datetime as Datetime
+from pe.columns import Image as Image
+from pe.columns import Key as Key
+from pe.columns import Numeric as Numeric
+from pe.columns import boolean as boolean
+from pe.columns import column_from
+from pe.constraints import Constraint, check, constraint_from
 from pe.errors import SchemaError
 
 RESERVED = "pe."
 """Prefix of the columns that a stored population adds to a record; no declared column may start with it."""
 
-
-@dataclass(frozen=True)
-class Numeric:
-    """A number in [minimum, maximum]; stored as float64, or int64 when ``integer``.
-
-    A value outside is clipped to the nearer bound; a missing or unreadable one becomes ``default`` (declared, else the
-    middle of the domain).
-    """
-
-    name: str
-    minimum: float
-    maximum: float
-    integer: bool = False
-    default: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.minimum) and math.isfinite(self.maximum) and self.minimum <= self.maximum):
-            raise SchemaError(
-                f"column '{self.name}': expected finite min <= max, got min {self.minimum}, max {self.maximum}."
-            )
-        if self.integer and not (float(self.minimum).is_integer() and float(self.maximum).is_integer()):
-            raise SchemaError(f"column '{self.name}': expected whole min and max for an integer column.")
-        if self.integer and max(abs(self.minimum), abs(self.maximum)) > 2**53:
-            raise SchemaError(f"column '{self.name}': expected min and max within 2**53 for an integer column.")
-        if self.default is not None and not self.minimum <= self.default <= self.maximum:
-            raise SchemaError(f"column '{self.name}': expected default in [min, max], got {self.default}.")
-
-    @property
-    def fallback(self) -> float:
-        middle = self.minimum / 2 + self.maximum / 2
-        value = middle if self.default is None else self.default
-        return float(round(value)) if self.integer else value
-
-    def arrow(self) -> pa.DataType:
-        return pa.int64() if self.integer else pa.float64()
-
-    def to_dict(self) -> dict[str, Any]:
-        number = int if self.integer else float
-        entry: dict[str, Any] = {"type": "integer" if self.integer else "float"}
-        entry |= {"min": number(self.minimum), "max": number(self.maximum)}
-        return entry | ({} if self.default is None else {"default": number(self.default)})
+_UNSPENT = " Nothing was spent."
 
 
 @dataclass(frozen=True)
-class Categorical:
-    """One of the declared strings; stored as a dictionary whose codes are positions in ``values``.
+class Purchase:
+    """What was learnt from the private data for this schema, and what it cost: a charge of its own in the ledger."""
 
-    Surrounding white space is ignored. A missing or undeclared value becomes ``default`` (declared, else the first).
-    """
+    what: str
+    source: str
+    epsilon: float
+    delta: float
+    entry: str
 
-    name: str
-    values: tuple[str, ...]
-    default: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise SchemaError(f"column '{self.name}': expected at least one value.")
-        if len(set(self.values)) != len(self.values):
-            raise SchemaError(f"column '{self.name}': expected distinct values.")
-        if any(value != value.strip() for value in self.values):
-            raise SchemaError(f"column '{self.name}': expected values without surrounding white space.")
-        if self.default is not None and self.default not in self.values:
-            raise SchemaError(f"column '{self.name}': expected default among the values, got '{self.default}'.")
-
-    @property
-    def fallback(self) -> int:
-        return 0 if self.default is None else self.values.index(self.default)
-
-    def arrow(self) -> pa.DataType:
-        return pa.dictionary(pa.int32(), pa.string())
-
-    def to_dict(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {"type": "categorical", "values": list(self.values)}
-        return entry | ({} if self.default is None else {"default": self.default})
-
-
-@dataclass(frozen=True)
-class Image:
-    """A picture of height x width x channels bytes (channels 1 or 3); stored as a fixed-size list of uint8.
-
-    Image files of another size or mode are resized and converted; an unreadable one becomes black.
-    """
-
-    name: str
-    height: int
-    width: int
-    channels: int = 1
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1 or self.channels not in (1, 3):
-            raise SchemaError(f"column '{self.name}': expected height, width >= 1 and channels 1 or 3.")
-
-    @property
-    def size(self) -> int:
-        return self.height * self.width * self.channels
-
-    def arrow(self) -> pa.DataType:
-        return pa.list_(pa.uint8(), self.size)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"type": "image", "height": self.height, "width": self.width, "channels": self.channels}
-
-
-Column = Numeric | Categorical | Image
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: bought from source '{self.source}' at epsilon {self.epsilon:g}, delta {self.delta:g} "
+            f"(ledger entry {self.entry[:16]})"
+        )
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns in order; ``label`` names the categorical column that conditions generation, if any."""
+    """Columns in order; ``label`` names the categorical column that conditions generation, if any.
+
+    keys         ids made for the output; they stand before the columns.
+    ignore       columns that the user declares to be dropped. Like all undeclared ones they are not read.
+    constraints  what holds within every synthetic record.
+    bought       what of this schema was bought from private data.
+    """
 
     columns: tuple[Column, ...]
     label: str | None = None
+    keys: tuple[Key, ...] = ()
+    ignore: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    bought: tuple[Purchase, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [column.name for column in self.columns]
+        names = [column.name for column in (*self.columns, *self.keys)]
         for name in names:
             if names.count(name) > 1:
                 raise SchemaError(f"column '{name}' is declared twice.")
             if not name or name.startswith(RESERVED):
                 raise SchemaError(f"expected column names without the reserved prefix '{RESERVED}', got '{name}'.")
+            if name in self.ignore:
+                raise SchemaError(f"column '{name}' is declared, and listed in ignore.")
+        if not self.columns:
+            raise SchemaError("expected at least one column.")
         if self.label is not None:
-            if not isinstance(self.column(self.label), Categorical):
+            label = self.column(self.label)
+            if not isinstance(label, Categorical):
                 raise SchemaError(
                     f"label '{self.label}' must be a categorical column: its values are the label set. "
                     "Nothing was spent."
                 )
-            if len(names) == 1:
+            if label.missing:
+                raise SchemaError(
+                    f"label '{self.label}' cannot be missing: name a value such as 'unknown' for it, and make it the "
+                    "default. Nothing was spent."
+                )
+            if len(self.columns) == 1:
                 raise SchemaError("expected at least one column beside the label.")
-        if not names:
-            raise SchemaError("expected at least one column.")
+        check(self.constraints, {column.name: column for column in self.columns}, self.label)
 
     def column(self, name: str) -> Column:
         for column in self.columns:
@@ -180,75 +123,81 @@ class Schema:
 
     def arrow(self) -> pa.Schema:
         """Arrow types of the features."""
-        return pa.schema([pa.field(column.name, column.arrow(), nullable=False) for column in self.features])
+        return pa.schema([pa.field(column.name, column.arrow(), nullable=column.missing) for column in self.features])
 
     def fingerprint(self) -> str:
         return sha256(self.to_toml().encode()).hexdigest()
 
     def to_toml(self) -> str:
-        head = {} if self.label is None else {"label": self.label}
-        return tomli_w.dumps(head | {"columns": {column.name: column.to_dict() for column in self.columns}})
+        content: dict[str, Any] = {} if self.label is None else {"label": self.label}
+        content |= {"ignore": list(self.ignore)} if self.ignore else {}
+        content["columns"] = {column.name: column.to_dict() for column in (*self.keys, *self.columns)}
+        content |= {"constraints": [each.to_dict() for each in self.constraints]} if self.constraints else {}
+        content |= {"bought": [vars(each) for each in self.bought]} if self.bought else {}
+        return tomli_w.dumps(content)
 
     @classmethod
-    def from_toml(cls, text: str) -> Schema:
-        """Parse ``[columns.NAME]`` tables; raises SchemaError naming the column and the key."""
-        try:
-            content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise SchemaError(f"the schema is not valid TOML: {error}.") from None
-        unknown = set(content) - {"columns", "label"}
+    def from_toml(cls, text: str, folder: str | Path = ".") -> Schema:
+        """Parse ``[columns.NAME]`` tables; raises SchemaError naming the column and the key.
+
+        ``folder`` is where the files lie that constraints name.
+        """
+        return cls.from_dict(parsed(text), folder)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], folder: str | Path = ".") -> Schema:
+        unknown = set(content) - {"columns", "label", "ignore", "constraints", "bought"}
         columns = content.get("columns")
         if unknown or not isinstance(columns, dict):
             raise SchemaError(
                 "expected a schema of [columns.NAME] tables and an optional label"
                 + (f", got key '{sorted(unknown)[0]}'." if unknown else ".")
             )
-        return cls(tuple(_column(name, entry) for name, entry in columns.items()), content.get("label"))
+        ignore = content.get("ignore", [])
+        if not (isinstance(ignore, list) and all(isinstance(name, str) for name in ignore)):
+            raise SchemaError("expected names of columns for 'ignore'.")
+        constraints, bought = content.get("constraints", []), content.get("bought", [])
+        if not isinstance(constraints, list) or not isinstance(bought, list):
+            raise SchemaError("expected [[constraints]] and [[bought]] tables.")
+        found = [column_from(name, entry) for name, entry in columns.items()]
+        return cls(
+            tuple(column for column in found if not isinstance(column, Key)),
+            content.get("label"),
+            tuple(column for column in found if isinstance(column, Key)),
+            tuple(ignore),
+            tuple(constraint_from(entry, Path(folder)) for entry in constraints),
+            tuple(_purchase(entry) for entry in bought),
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> Schema:
-        try:
-            return cls.from_toml(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SchemaError(f"the schema {path} cannot be read: {error.strerror}. Nothing was spent.") from None
-        except UnicodeDecodeError:
-            raise SchemaError(f"the schema {path} is not UTF-8 text. Nothing was spent.") from None
-        except SchemaError as error:
-            raise SchemaError(f"{path}: {error} Nothing was spent.") from None
+        with refused(path):
+            return cls.from_toml(Path(path).read_text(encoding="utf-8"), Path(path).parent)
 
 
-def _column(name: str, entry: object) -> Column:
-    if not isinstance(entry, Mapping):
-        raise SchemaError(f"column '{name}': expected a table with a type.")
-    kind = entry.get("type")
-    keys = {
-        "integer": {"min": True, "max": True, "default": False},
-        "float": {"min": True, "max": True, "default": False},
-        "categorical": {"values": True, "default": False},
-        "image": {"height": True, "width": True, "channels": False},
-    }.get(str(kind))
-    if keys is None:
-        raise SchemaError(f"column '{name}': expected type integer, float, categorical or image, got {kind!r}.")
-    missing = [key for key, required in keys.items() if required and key not in entry]
-    unknown = set(entry) - set(keys) - {"type"}
-    if missing or unknown:
-        raise SchemaError(
-            f"column '{name}': "
-            + (f"missing key '{missing[0]}'." if missing else f"unknown key '{sorted(unknown)[0]}'.")
-        )
-    if kind == "categorical":
-        values = entry["values"]
-        if not isinstance(values, list):
-            raise SchemaError(f"column '{name}': expected values as a list.")
-        default = entry.get("default")
-        return Categorical(name, tuple(str(v) for v in values), None if default is None else str(default))
-    numbers = {key: entry[key] for key in keys if key in entry}
-    for key, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise SchemaError(f"column '{name}': expected a number for '{key}', got {value!r}.")
-    if kind == "image":
-        for key, value in numbers.items():
-            if not isinstance(value, int):
-                raise SchemaError(f"column '{name}': expected a whole number for '{key}', got {value!r}.")
-        return Image(name, **numbers)
-    return Numeric(name, numbers["min"], numbers["max"], kind == "integer", numbers.get("default"))
+def parsed(text: str) -> dict[str, Any]:
+    """The content of a schema file; raises SchemaError."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SchemaError(f"the schema is not valid TOML: {error}.") from None
+
+
+@contextmanager
+def refused(path: str | Path) -> Iterator[None]:
+    """Name the schema file in every error about it."""
+    try:
+        yield
+    except OSError as error:
+        raise SchemaError(f"the schema {path} cannot be read: {error.strerror}. Nothing was spent.") from None
+    except UnicodeDecodeError:
+        raise SchemaError(f"the schema {path} is not UTF-8 text. Nothing was spent.") from None
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {str(error).removesuffix(_UNSPENT)}{_UNSPENT}") from None
+
+
+def _purchase(entry: object) -> Purchase:
+    try:
+        return Purchase(**entry)  # type: ignore[arg-type]
+    except TypeError:
+        raise SchemaError("expected what, source, epsilon, delta and entry in a [[bought]] table.") from None

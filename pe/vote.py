@@ -22,6 +22,9 @@ from pe.protocols import Embedder
 
 ONE_VOTE = Contribution()
 
+CHUNK = 2**16
+"""Records whose float embeddings are in memory at a time; quantised ones take half as much and stay."""
+
 _Embedded = tuple[NDArray[np.int16], NDArray[np.bool_]]
 
 # Quantised private embeddings, for as long as the data set lives: each record is embedded once.
@@ -128,7 +131,14 @@ def embed_candidates(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]
 def _embed_private(private: PrivateDataset, embedder: Embedder) -> _Embedded:
     cache = _embedded.setdefault(private, {})
     if embedder.name not in cache:
-        cache[embedder.name] = quantise(embed_rows(private._records, embedder), embedder.scale, embedder.limit)
+        table = private._records
+        integers = np.empty((table.num_rows, embedder.dim), np.int16)
+        finite = np.empty(table.num_rows, np.bool_)
+        for start in range(0, table.num_rows, CHUNK):
+            part = slice(start, start + CHUNK)
+            vectors = embed_rows(table.slice(start, CHUNK), embedder)
+            integers[part], finite[part] = quantise(vectors, embedder.scale, embedder.limit)
+        cache[embedder.name] = integers, finite
     return cache[embedder.name]
 
 

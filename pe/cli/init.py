@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pe.cli.output import out, warn
+from pe.privacy.budget import Adjacency
 
 CONFIG = """\
 # One run of Private Evolution. 'pe plan {config}' shows what it will do, 'pe synthesize {config} --create' does it.
@@ -18,7 +20,7 @@ schema = "schema.toml"     # public knowledge: columns, domains, label set
 [privacy]
 epsilon = 1.0
 delta = 1e-6               # well below 1 / (number of records)
-adjacency = "add-remove"   # the number of records is private; "replace-one": it is public
+adjacency = "{adjacency}"   # add-remove: the number of records is private; replace-one: it is public
 {shares}
 
 [api]
@@ -49,9 +51,26 @@ min = 0.0
 max = 1e6
 
 [columns.region]
-type = "categorical"
+type = "categorical"     # "ordinal" where the values have an order
 values = ["north", "south"]
-# default = "north"
+# default = "north"      # what a missing or undeclared value becomes
+# missing = true         # or: missing values stay missing
+
+# [columns.joined]
+# type = "date"          # or "datetime"
+# min = "2015-01-01"
+# max = "2025-12-31"
+
+# [columns.active]
+# type = "boolean"
+
+# [columns.id]
+# type = "key"           # fresh ids for the output; the private ones are never read
+# format = "P-{:06d}"
+
+# [[constraints]]        # what holds in every record
+# kind = "order"         # order, sum or determines
+# columns = ["low", "high"]
 
 # [columns.image]
 # type = "image"
@@ -65,9 +84,17 @@ def init(
     folder: Path = Path(),
     *,
     from_public: Path | None = None,
+    from_private: Path | None = None,
     label: str | None = None,
     data: str = "private.csv",
     source: str | None = None,
+    schema: Path | None = None,
+    epsilon: float | None = None,
+    delta: float | None = None,
+    adjacency: Adjacency | None = None,
+    user: str | None = None,
+    ledger: Path | None = None,
+    create: bool = False,
     force: bool = False,
 ) -> None:
     """Write pe.toml and schema.toml into a folder.
@@ -79,27 +106,62 @@ def init(
     from_public
         A sample that you declare to be public; the schema is drafted from its columns, bounds and categories. Never
         name private data here: what it shows is not protected.
+    from_private
+        Private data from which the columns of --schema that say bounds = "buy" or values = "buy" are completed, by one
+        noisy release that is charged to --source. Needs --epsilon, --delta, --adjacency, --source and --schema.
     label
         The column that conditions generation.
     data
         Path of the private data, for the configuration.
     source
         The ledger's name for the private data; by default the file's name.
+    schema
+        With --from-private: the schema to complete.
+    epsilon
+        With --from-private: what the purchase may cost.
+    delta
+        With --from-private: the delta at which it may cost that.
+    adjacency
+        With --from-private: 'add-remove' or 'replace-one'.
+    user
+        With --from-private: the column that says whose record it is; the guarantee is then per user.
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    create
+        Grant the source exactly the purchase's budget if the ledger does not know it.
     force
         Overwrite existing files.
     """
-    from pe.draft import draft
     from pe.errors import ConfigError
     from pe.files import refusals
 
-    config, schema = folder / "pe.toml", folder / "schema.toml"
-    for path in (config, schema):
+    config, target = folder / "pe.toml", folder / "schema.toml"
+    for path in (config, target):
         if path.exists() and not force:
             raise ConfigError(f"{path} exists: name another folder, or pass --force. Nothing was written.")
     text, api, method = SCHEMA, "tabular", "tab-pe"
     remarks: list[str] = []
-    if from_public is not None:
-        drafted, remarks = draft(from_public, label)
+    if from_private is not None:
+        asked = {"epsilon": epsilon, "delta": delta, "adjacency": adjacency, "source": source, "schema": schema}
+        if absent := [name for name, value in asked.items() if value is None]:
+            raise ConfigError(f"--from-private needs --{absent[0]}. Nothing was spent.")
+        if from_public is not None:
+            raise ConfigError("expected --from-public or --from-private, not both. Nothing was spent.")
+        with refusals(folder):  # before anything is paid for
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".pe-init").touch()
+            (folder / ".pe-init").unlink()
+        from pe.buy import buy_schema
+
+        bought = buy_schema(from_private, **_purchase(asked), user=user, ledger=ledger, create=create)
+        remarks += bought.remarks
+        label = label or bought.schema.label
+        data, text = str(from_private.resolve()), bought.to_toml()
+    elif from_public is not None:
+        from pe.draft import draft
+
+        drafted, notes = draft(from_public, label)
+        remarks += notes
         label = drafted.label
         if drafted.image is not None:
             api, method = "text_render", "image-pe"
@@ -108,6 +170,7 @@ def init(
         config=config.name,
         data=data,
         source=source or Path(data).stem,
+        adjacency=adjacency or "add-remove",
         label=f'label = "{label}"' if label else '# label = "column"       # conditions generation; categorical',
         shares='label_shares = { budget_share = 0.02 }   # or "uniform", or a list in the order of the label set'
         if label
@@ -117,8 +180,13 @@ def init(
     )
     with refusals(config):
         folder.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
         config.write_text(lines)
-        schema.write_text(text)
     for remark in remarks:
         warn(remark)
-    out.print(f"Wrote {config} and {schema}: edit them, then 'pe plan {config}'.", highlight=False, markup=False)
+    out.print(f"Wrote {config} and {target}: edit them, then 'pe plan {config}'.", highlight=False, markup=False)
+
+
+def _purchase(asked: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``pe.buy_schema``."""
+    return {("wanted" if name == "schema" else name): value for name, value in asked.items()}

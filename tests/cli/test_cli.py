@@ -8,6 +8,7 @@ import pytest
 
 from pe.cli import main
 from pe.privacy import standalone
+from pe.schema import Schema
 
 CANARY = "ZEBRA-4711"
 
@@ -319,3 +320,43 @@ def test_the_doctor_names_the_extra_to_install(run, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pe-synth[flows]" in run("doctor").out
+
+
+WANTED = """
+label = "kind"
+[columns.age]
+type = "integer"
+bounds = "buy"
+within = [0, 200]
+[columns.kind]
+type = "categorical"
+values = "buy"
+candidates = ["u", "v", "w"]
+"""
+
+
+def test_a_schema_is_bought_charged_and_used(project: Path, run) -> None:
+    (project / "wanted.toml").write_text(WANTED)
+    how = ["--from-private", project / "private.csv", "--schema", project / "wanted.toml", "--source", "people"]
+    how += ["--epsilon", "8", "--delta", "1e-6", "--adjacency", "replace-one"]
+    assert run("init", project, *how, "--create").code == 2  # schema.toml is there
+    assert "no ledger" in run("init", project / "b", *how).err
+    assert "--from-private needs --delta" in run("init", project / "b", *how[:8]).err
+    done = run("init", project / "b", *how, "--create")
+    assert done.code == 0, done.err
+    text = (project / "b" / "schema.toml").read_text()
+    assert CANARY not in text + str(done)
+    schema = Schema.from_toml(text)
+    assert schema.labels == ("u", "v", "other")
+    shown = json.loads(run("budget", "show", "people", "--json").out)["sources"]["people"]
+    assert [charge["purpose"] for charge in shown["charges"]] == ["bounds of age; values of kind"]
+    assert shown["charges"][0]["run"]
+    assert run("init", project / "c", *how).code == 3  # the budget is gone
+    assert not (project / "c" / "schema.toml").exists()
+    assert run("budget", "grant", "people", "--epsilon", "10").code == 0
+    config = project / "b" / "pe.toml"
+    config.write_text(
+        config.read_text().replace("rows = 1000", "rows = 20").replace("# iterations = 10", "iterations = 1 #")
+    )
+    made = run("synthesize", config, "--json")
+    assert made.code == 0, made.err

@@ -172,3 +172,27 @@ def test_unusable_marginals_are_refused() -> None:
         Marginals(SCHEMA, ())
     with pytest.raises(ConfigError, match="no cells"):
         Marginals(Schema((Image("picture", 2, 2),)), (("picture",),))
+
+
+def test_missing_values_and_log_scales_have_cells_of_their_own() -> None:
+    schema = Schema(
+        (
+            Numeric("ratio", 1, 10_000, log=True, missing=True),
+            Numeric("gap", 0, 4, missing=True),
+            Categorical("town", ("a", "b"), missing=True),
+        )
+    )
+    ratio = [1, 9, 11, 99, 101, 9999, 10_000, np.nan]
+    arrays = {
+        "ratio": np.array(ratio),
+        "gap": np.array([0, 1, 2, 3, 4, np.nan, np.nan, np.nan]),
+        "town": np.array([0, 0, 1, 1, 1, 2, 2, 2], np.int32),
+    }
+    records_ = PrivateDataset(to_table(arrays, schema), np.zeros(8, np.int32), schema)
+    marginals = Marginals(schema, (("ratio",), ("gap",), ("town",), ("gap", "town")), cells=4)
+    counts = measure(records_, marginals, adjacency=Adjacency.ADD_REMOVE)._count()
+    ratios, gaps, towns, both = marginals.tables(counts.astype(float))
+    assert ratios.tolist() == [2, 2, 1, 2, 1]
+    assert gaps.tolist() == [1, 1, 1, 2, 3]
+    assert towns.tolist() == [2, 3, 3]
+    assert (both.shape, both[4, 2]) == ((5, 3), 3)

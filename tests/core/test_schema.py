@@ -13,31 +13,45 @@ from hypothesis import strategies as st
 
 from pe.arrays import to_numpy, to_table, violations
 from pe.errors import SchemaError
-from pe.schema import Categorical, Column, Image, Numeric, Schema
+from pe.schema import Categorical, Column, Datetime, Image, Key, Numeric, Schema, boolean
 
 words = st.text(min_size=1, max_size=8).map(str.strip).filter(bool)
 whole = st.integers(-(2**53), 2**53)
+days = st.integers(-719_162, 2_932_896)
+reals = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @st.composite
 def columns(draw: st.DrawFn, name: str) -> Column:
-    kind = draw(st.sampled_from(["integer", "float", "categorical", "image"]))
+    kind = draw(st.sampled_from(["integer", "float", "log", "date", "categorical", "ordinal", "boolean", "image"]))
+    missing = draw(st.booleans())
     if kind == "image":
         return Image(name, draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.sampled_from([1, 3])))
-    if kind == "categorical":
+    if kind == "boolean":
+        return boolean(name, draw(st.none() | st.booleans()), missing)
+    if kind in ("categorical", "ordinal"):
         values = tuple(draw(st.lists(words, min_size=1, max_size=4, unique=True)))
-        return Categorical(name, values, draw(st.none() | st.sampled_from(values)))
-    numbers = whole if kind == "integer" else st.floats(allow_nan=False, allow_infinity=False)
+        return Categorical(name, values, draw(st.none() | st.sampled_from(values)), kind, missing)
+    numbers = {"integer": whole, "date": days, "log": st.floats(1e-300, 1e300)}.get(kind, reals)
     low, default, high = sorted(draw(st.tuples(numbers, numbers, numbers)))
-    return Numeric(name, low, high, kind == "integer", draw(st.none() | st.just(default)))
+    preset = None if missing else draw(st.none() | st.just(default))
+    if kind == "date":
+        daily = draw(st.booleans())
+        step = draw(st.sampled_from([1, 60, 86_400]))
+        if not daily:
+            low, high, preset = low * 86_400 // step, high * 86_400 // step, preset and preset * 86_400 // step
+        return Datetime(name, low, high, True, preset, False, missing, step, daily, draw(st.sampled_from([None, "ms"])))
+    return Numeric(name, low, high, kind == "integer", preset, kind == "log", missing)
 
 
 @st.composite
 def schemas(draw: st.DrawFn) -> Schema:
     names = draw(st.lists(words.filter(lambda name: not name.startswith("pe.")), min_size=1, max_size=4, unique=True))
     found = tuple(draw(columns(name)) for name in names)
-    labels = [column.name for column in found if isinstance(column, Categorical)] if len(found) > 1 else []
-    return Schema(found, draw(st.none() | st.sampled_from(labels)) if labels else None)
+    labels = [each.name for each in found if isinstance(each, Categorical) and not each.missing] * (len(found) > 1)
+    keys = (Key("the key", draw(st.sampled_from(["integer", "uuid4", "P-{:06d}"]))),) * draw(st.booleans())
+    label = draw(st.none() | st.sampled_from(labels)) if labels else None
+    return Schema(found, label, keys, ("the notes",) * draw(st.booleans()))
 
 
 @given(schemas())
@@ -70,10 +84,12 @@ def test_arrays_survive_the_table(schema: Schema, n: int, seed: int) -> None:
         if isinstance(column, Image):
             arrays[column.name] = rng.integers(0, 256, (n, column.height, column.width, column.channels), np.uint8)
         elif isinstance(column, Categorical):
-            arrays[column.name] = rng.integers(0, len(column.values), n, np.int32)
+            arrays[column.name] = rng.integers(0, column.states, n, np.int32)
         else:
-            dtype = np.int64 if column.integer else np.float64
+            dtype = np.int64 if column.integer and not column.missing else np.float64
             arrays[column.name] = np.full(n, column.fallback).astype(dtype)
+            if column.missing:
+                arrays[column.name][rng.random(n) < 0.5] = np.nan
     table = to_table(arrays, schema)
     assert list(violations(table, schema)) == []
     for column in schema.features:
@@ -98,7 +114,30 @@ def test_labels_are_the_values_of_the_label_column() -> None:
         ("[columns]", "at least one column"),
         ("x = 1\n[columns.a]\ntype='image'\nheight=1\nwidth=1", "key 'x'"),
         ("columns.a = 5", "column 'a'.*table"),
-        ("[columns.a]\ntype='date'", "column 'a'.*'date'"),
+        ("[columns.a]\ntype='time'", "column 'a'.*'time'"),
+        ("[columns.a]\ntype='text'", "column 'a'.*free text is not supported yet.*ignore"),
+        ("[columns.a]\ntype='integer'\nbounds='buy'\nwithin=[0, 1]", "column 'a'.*bought"),
+        ("[columns.a]\ntype='float'\nmin=0\nmax=1\nscale='log'", "column 'a'.*min > 0"),
+        ("[columns.a]\ntype='float'\nmin=1\nmax=2\nscale='cubic'", "column 'a'.*'linear' or 'log'"),
+        ("[columns.a]\ntype='float'\nmin=0\nmax=1\ndefault=0\nmissing=true", "column 'a'.*not both"),
+        ("[columns.a]\ntype='float'\nmin=0\nmax=1\nmissing=1", "column 'a'.*true or false for 'missing'"),
+        ("[columns.a]\ntype='date'\nmin='2020-01-01'", "column 'a'.*'max'"),
+        ("[columns.a]\ntype='date'\nmin='2020-02-30'\nmax='2021-01-01'", "column 'a'.*ISO date for 'min'"),
+        ("[columns.a]\ntype='date'\nmin=5\nmax='2021-01-01'", "column 'a'.*ISO date for 'min'"),
+        ("[columns.a]\ntype='date'\nmin='2022-01-01'\nmax='2021-01-01'", "column 'a'.*min <= max"),
+        ("[columns.a]\ntype='date'\nmin='2020-01-01'\nmax='2021-01-01'\nepoch='h'", "column 'a'.*epoch"),
+        ("[columns.a]\ntype='datetime'\nmin='2020-01-01'\nmax='2021-01-01'\nresolution=0", "column 'a'.*resolution"),
+        ("[columns.a]\ntype='datetime'\nmin='2020-01-01'\nmax='2021-01-01'\nresolution='week'", "column 'a'.*resolut"),
+        ("[columns.a]\ntype='boolean'\ndefault='maybe'", "column 'a'.*true or false for 'default'"),
+        ("[columns.a]\ntype='boolean'\nvalues=['y', 'n']", "column 'a'.*'values'"),
+        ("[columns.a]\ntype='key'\nformat='P-{}-{}'", "column 'a'.*pattern"),
+        ("[columns.a]\ntype='key'\nformat='P'", "column 'a'.*pattern"),
+        ("[columns.a]\ntype='key'\nformat='{0.__class__}'", "column 'a'.*pattern"),
+        ("[columns.a]\ntype='key'\nstart=-1", "column 'a'.*start"),
+        ("[columns.a]\ntype='key'", "at least one column"),
+        ("ignore=['a']\n[columns.a]\ntype='float'\nmin=0\nmax=1", "'a' is declared, and listed in ignore"),
+        ("ignore='a'\n[columns.b]\ntype='float'\nmin=0\nmax=1", "'ignore'"),
+        ("label='a'\n[columns.a]\ntype='boolean'\nmissing=true\n[columns.b]\ntype='boolean'", "cannot be missing"),
         ("[columns.a]\ntype='float'\nmin=0", "column 'a'.*'max'"),
         ("[columns.a]\ntype='float'\nmin=0\nmax=1\nstep=2", "column 'a'.*'step'"),
         ("[columns.a]\ntype='float'\nmin='0'\nmax=1", "column 'a'.*'min'"),
@@ -146,7 +185,15 @@ def test_a_schema_file_that_cannot_be_read_is_named(tmp_path: Path, content: byt
         Schema.read(path)
 
 
-SCHEMA = Schema((Numeric("x", 0, 1), Numeric("n", 0, 9, integer=True), Categorical("c", ("a", "b")), Image("i", 1, 2)))
+SCHEMA = Schema(
+    (
+        Numeric("x", 0, 1),
+        Numeric("n", 0, 9, integer=True),
+        Categorical("c", ("a", "b")),
+        Image("i", 1, 2),
+        Numeric("m", 0, 1, missing=True),
+    )
+)
 
 
 def table(**changes: pa.Array) -> pa.Table:
@@ -155,8 +202,9 @@ def table(**changes: pa.Array) -> pa.Table:
         "n": pa.array([3]),
         "c": pa.DictionaryArray.from_arrays(pa.array([1], pa.int32()), pa.array(["a", "b"])),
         "i": pa.FixedSizeListArray.from_arrays(pa.array([1, 2], pa.uint8()), 2),
+        "m": pa.array([None], pa.float64()),
     } | changes
-    fields = [pa.field(name, values.type, nullable=False) for name, values in good.items()]
+    fields = [pa.field(name, values.type, nullable=name == "m") for name, values in good.items()]
     return pa.Table.from_arrays(list(good.values()), schema=pa.schema(fields))
 
 
@@ -175,6 +223,8 @@ def table(**changes: pa.Array) -> pa.Table:
         ("c", pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array(["b", "a"]))),
         ("c", pa.DictionaryArray.from_arrays(pa.array([2], pa.int32()), pa.array(["a", "b", "c"]))),
         ("c", pa.DictionaryArray.from_arrays(pa.array([None], pa.int32()), pa.array(["a", "b"]))),
+        ("m", pa.array([math.nan])),
+        ("m", pa.array([2.0])),
         ("i", pa.FixedSizeListArray.from_arrays(pa.array([1, 2, 3], pa.uint8()), 3)),
         ("extra", pa.array([1])),
     ],
@@ -182,3 +232,35 @@ def table(**changes: pa.Array) -> pa.Table:
 def test_records_that_break_the_schema_are_told(name: str, values: pa.Array) -> None:
     assert list(violations(table(), SCHEMA)) == []
     assert len(list(violations(table(**{name: values}), SCHEMA))) == 1
+
+
+def test_bounds_between_two_steps_of_a_resolution_go_inwards() -> None:
+    found = Datetime.of("t", "2020-01-01T00:30", "2020-01-02T00:30", resolution=3600)
+    assert found.domain() == "2020-01-01T01:00:00 to 2020-01-02T00:00:00"
+    assert Datetime.of("t", "2020-01-01T12:00", "2020-03-01", date=True).domain() == "2020-01-02 to 2020-03-01"
+
+
+def test_toml_dates_are_read_like_their_text() -> None:
+    text = "[columns.a]\ntype='datetime'\nmin={}\nmax={}\nresolution='minute'"
+    one = Schema.from_toml(text.format("2020-01-01", "2020-01-01T12:00:00+02:00"))
+    assert one == Schema.from_toml(text.format("'2020-01-01'", "'2020-01-01 10:00'"))
+
+
+@pytest.mark.parametrize("form", ["integer", "P-{:03d}", "{}", "uuid4"])
+def test_keys_are_unique(form: str) -> None:
+    made = Key("id", form).make(2000, np.random.default_rng(0)).to_pylist()
+    assert len(set(made)) == 2000
+    assert made == Key("id", form).make(2000, np.random.default_rng(0)).to_pylist()
+    assert {"integer": 1, "P-{:03d}": "P-001", "{}": "1"}.get(form, made[0]) == made[0]
+
+
+def test_the_readmes_schema_is_one() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    declared = Schema.from_toml(text.split("```toml\n")[1].split("```")[0])
+    assert [column.kind for column in (*declared.keys, *declared.columns)] == [
+        "key",
+        "integer",
+        "ordinal",
+        "date",
+        "date",
+    ]

@@ -300,3 +300,24 @@ def test_synthetic_embeddings_of_another_shape_are_the_embedders_error() -> None
 
     with pytest.raises(EmbedderError, match=r"expected shape \(1, 2\), got \(1, 3\)"):
         embed_candidates(tables([(0, 0, 0)])[0], Wide())
+
+
+def test_no_more_than_a_chunk_of_records_is_embedded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched(Points):
+        largest = 0
+
+        def embed(self, table: pa.Table) -> NDArray[np.float32]:
+            self.largest = max(self.largest, table.num_rows)
+            return super().embed(table)
+
+    records = [(number % 19 - 9, number % 7, number % 3) for number in range(50)]
+    counts = []
+    for chunk in (8, 1000):
+        monkeypatch.setattr(vote, "CHUNK", chunk)
+        embedder, (table, labels) = Watched(), tables(records[:9])
+        population = Population.of(table, labels, "test")
+        vectors = np.stack([np.arange(9), np.arange(9)], axis=1).astype(np.float32)
+        votes = cast_votes(private(records), population, vectors, embedder, adjacency=Adjacency.ADD_REMOVE)
+        counts.append(votes._count().tolist())
+        assert embedder.largest == min(chunk, 50)
+    assert counts[0] == counts[1]
