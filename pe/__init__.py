@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pe.config import Config as Config
     from pe.delivery import Synthetic as Synthetic
     from pe.delivery import load as load
+    from pe.evaluation import Evaluation as Evaluation
+    from pe.evaluation import evaluate as evaluate
     from pe.evolve import Generation as Generation
     from pe.evolve import evolve as evolve
     from pe.plan import Plan as Plan
@@ -37,6 +39,7 @@ _HOMES = {
     "Categorical": "pe.schema",
     "Config": "pe.config",
     "Embedder": "pe.protocols",
+    "Evaluation": "pe.evaluation",
     "Generation": "pe.evolve",
     "Histogram": "pe.privacy.release",
     "Image": "pe.schema",
@@ -48,6 +51,7 @@ _HOMES = {
     "Round": "pe.plan",
     "Schema": "pe.schema",
     "Synthetic": "pe.delivery",
+    "evaluate": "pe.evaluation",
     "evolve": "pe.evolve",
     "load": "pe.delivery",
     "synthesize": "pe.synthesis",
