@@ -24,6 +24,10 @@ def evaluate(
     sample: int = 20_000,
     seed: int = 0,
     out: Path | None = None,
+    epsilon: float | None = None,
+    delta: float | None = None,
+    source: str | None = None,
+    ledger: Path | None = None,
     json: bool = False,
 ) -> None:
     """Measure a synthetic table against real records, and write a report. What comes out is NOT private.
@@ -31,6 +35,9 @@ def evaluate(
     Models trained on synthetic and tested on real records, marginals, correlations, a classifier two-sample test, and
     with --train upper bounds and the distance to the closest record. Written to the run's folder "nonprivate", never
     into a release. Needs scikit-learn and matplotlib: pip install 'pe-synth[evaluate]'.
+
+    With --epsilon and --delta instead: noisy accuracies and marginals of the test records, charged to their source,
+    which may be published. Written to the run's folder "evaluation".
 
     Parameters
     ----------
@@ -55,6 +62,14 @@ def evaluate(
     out
         Folder for report and figures; one whose name does not say "nonprivate" gets a folder of that name inside. By
         default the run's own; required for a file.
+    epsilon
+        Measure under the ledger, at this cost to the source of the test records.
+    delta
+        The delta of --epsilon.
+    source
+        The source that pays; by default the run's.
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
     json
         Print one JSON object instead of a table.
     """
@@ -63,6 +78,16 @@ def evaluate(
 
     if not synthetic.exists():
         raise ConfigError(f"{synthetic} does not exist: expected a run directory or a table.")
+    if epsilon is not None or delta is not None:
+        if epsilon is None or delta is None or train or holdout or bins:
+            raise ConfigError(
+                "a charged evaluation needs --epsilon and --delta, and takes no --train, --holdout or --bins. "
+                "Nothing was spent."
+            )
+        _charged(synthetic, test, (epsilon, delta), source, schema, target, ledger, sample, seed, out, json)
+        return
+    if source is not None or ledger is not None:
+        raise ConfigError("--source and --ledger belong to a charged evaluation: give --epsilon and --delta as well.")
     folder = destination(synthetic, out)
     if folder is None:
         raise ConfigError("--out must name a folder for the report of a file, such as --out nonprivate.")
@@ -82,6 +107,58 @@ def evaluate(
         emit({**found.to_dict(), "files": [str(path) for path in written]})
     else:
         _show(found, written)
+
+
+def _charged(
+    synthetic: Path,
+    test: Path,
+    cost: tuple[float, float],
+    source: str | None,
+    schema: Path | None,
+    target: list[str] | None,
+    ledger: Path | None,
+    sample: int,
+    seed: int,
+    folder: Path | None,
+    json: bool,
+) -> None:
+    from pe.errors import ConfigError
+    from pe.evaluation import evaluate_charged
+
+    if folder is None and not synthetic.is_dir():
+        raise ConfigError("--out must name a folder for the figures of a file. Nothing was spent.")
+    place = folder or synthetic / "evaluation"
+    if (place / "charged.json").exists():
+        raise ConfigError(f"{place / 'charged.json'} exists already: name another --out. Nothing was spent.")
+    found = evaluate_charged(
+        synthetic,
+        test=test,
+        epsilon=cost[0],
+        delta=cost[1],
+        source=source,
+        schema=schema,
+        targets=target or None,
+        ledger=ledger,
+        sample=sample,
+        seed=seed,
+    )
+    written = found.save(place)
+    for text in found.warnings:
+        warn(text)
+    if json:
+        emit({**found.to_dict(), "files": [str(written)]})
+        return
+    facts = found.to_dict()
+    for line in facts.get("models", []):
+        noise = f"(noise {line['noise_deviation']:.3f})"
+        console.print(f"accuracy of {line['model']} for {line['target']}: {line['accuracy']:.3f} {noise}", markup=False)
+    for key in ("tvd1", "tvd2"):
+        if key in facts:
+            mean = facts[key]["mean"]
+            noise = f"(noise alone {mean['noise_floor']:.3f})"
+            console.print(f"mean total-variation distance, {key}: {mean['distance']:.3f} {noise}", markup=False)
+    console.print(facts["statement"], markup=False, highlight=False)
+    console.print(str(written), markup=False, highlight=False)
 
 
 def destination(synthetic: Path, chosen: Path | None) -> Path | None:

@@ -6,8 +6,8 @@ What is computed here from real records has no noise in it and is **not** privat
 
 from __future__ import annotations
 
-# from pe.evaluation.charged import evaluate_charged
+from pe.evaluation.charged import evaluate_charged
 from pe.evaluation.result import WARNING, Evaluation
 from pe.evaluation.scores import evaluate
 
-__all__ = ["WARNING", "Evaluation", "evaluate"]
+__all__ = ["WARNING", "Evaluation", "evaluate", "evaluate_charged"]

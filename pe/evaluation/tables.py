@@ -25,7 +25,7 @@ from pe.coerce import coerce
 from pe.delivery import Synthetic, load
 from pe.errors import ConfigError, PrivateDataError, SchemaError
 from pe.read import FORMATS, read
-from pe.schema import RESERVED, Categorical, Schema
+from pe.schema import RESERVED, Categorical, Column, Schema
 from pe.shield import shielded
 
 MOST_CATEGORIES = 1000
@@ -140,24 +140,32 @@ def _declared(given: Mapping[str, object], schema: Schema) -> Aligned:
     arrays = {role: _shielded(role, _in_schema_form, data, schema) for role, data in given.items()}
     fields, notes = [], []
     for column in schema.columns:
-        if any(part[column.name].ndim > 1 for part in arrays.values()):
+        field = generic_field(column, arrays["test"][column.name])
+        if field is None:
             notes.append(f"column '{column.name}' was left out: it holds no single numbers")
-            continue
-        values = getattr(column, "values", None)
-        low, high = getattr(column, "minimum", None), getattr(column, "maximum", None)
-        domain = (float(low), float(high)) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
-        fields.append(Field(column.name, None if values is None else tuple(map(str, values)), domain))
+        else:
+            fields.append(field)
     frames = {}
     for role, part in arrays.items():
-        columns = {field.name: _generic(part[field.name], field) for field in fields}
+        columns = {field.name: generic(part[field.name], field) for field in fields}
         frames[role] = Frame(columns, len(next(iter(part.values()))))
     if not fields:
         raise SchemaError("the schema has no column of numbers or categories: only tables are evaluated.")
     return fields, frames, notes
 
 
-def _generic(values: NDArray[Any], field: Field) -> NDArray[Any]:
-    """What ``coerce`` made of a column, whatever its declared type."""
+def generic_field(column: Column, values: NDArray[Any]) -> Field | None:
+    """A declared column of any type as numbers or categories; None where a value is no single number (images)."""
+    if values.ndim > 1:
+        return None
+    names = getattr(column, "values", None)
+    low, high = getattr(column, "minimum", None), getattr(column, "maximum", None)
+    domain = (float(low), float(high)) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
+    return Field(column.name, None if names is None else tuple(map(str, names)), domain)
+
+
+def generic(values: NDArray[Any], field: Field) -> NDArray[Any]:
+    """What ``coerce`` or ``arrays.to_numpy`` made of a column, whatever its declared type."""
     if field.values is not None:
         codes = values.astype(np.int64)
         return np.where((codes >= 0) & (codes < len(field.values)), codes, -1)
