@@ -51,8 +51,9 @@ def _sections(found: Evaluation) -> Iterator[str]:
             for name, distances in found.distances.items()
         ],
     )
-    yield _image(figures.by_column(found.marginals[:200]), "distance by column")
-    worst = sorted(found.marginals, key=lambda each: -each.distance)[:MOST_COLUMNS]
+    ordered = sorted(found.marginals, key=lambda each: -each.distance)
+    yield _image(figures.by_column(ordered[:200]), "distance by column")
+    worst = ordered[:MOST_COLUMNS]
     if len(worst) < len(found.marginals):
         yield f'<p class="note">The {MOST_COLUMNS} columns that are furthest apart:</p>'
     for start in range(0, len(worst), _PER_PICTURE):

@@ -149,8 +149,10 @@ def _declared(given: Mapping[str, object], schema: Schema) -> Aligned:
     for role, part in arrays.items():
         columns = {field.name: generic(part[field.name], field) for field in fields}
         frames[role] = Frame(columns, len(next(iter(part.values()))))
-    if not fields:
-        raise SchemaError("the schema has no column of numbers or categories: only tables are evaluated.")
+    if not {field.name for field in fields} - ({schema.label} if notes else set()):
+        raise SchemaError(
+            "the schema has no column of numbers or categories beside the label: only tables are evaluated."
+        )
     return fields, frames, notes
 
 
@@ -158,7 +160,7 @@ def generic_field(column: Column, values: NDArray[Any]) -> Field | None:
     """A declared column of any type as numbers or categories; None where a value is no single number (images)."""
     if values.ndim > 1:
         return None
-    names = getattr(column, "values", None)
+    names = ("false", "true") if values.dtype.kind == "b" else getattr(column, "values", None)
     low, high = getattr(column, "minimum", None), getattr(column, "maximum", None)
     domain = (float(low), float(high)) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
     return Field(column.name, None if names is None else tuple(map(str, names)), domain)

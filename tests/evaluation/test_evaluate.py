@@ -14,6 +14,7 @@ import pytest
 import pe
 from pe.cli import main
 from pe.errors import ConfigError, PrivateDataError, RunError, SchemaError
+from pe.evaluation.tables import generic, generic_field
 
 CANARY = "ZEBRA-4711"
 SCHEMA = pe.Schema(
@@ -25,6 +26,10 @@ SCHEMA = pe.Schema(
     ),
     label="kind",
 )
+
+
+PICTURED = pe.Schema((pe.Image("picture", 2, 2), pe.Categorical("kind", ("u", "v"))), label="kind")
+PICTURES = {"picture": np.zeros((3, 2, 2), np.uint8), "kind": ["u", "v", "u"]}
 
 
 def rows(n: int, seed: int) -> dict[str, list]:
@@ -127,6 +132,32 @@ def test_kinds_dates_and_columns_that_are_left_out() -> None:
     assert CANARY not in text + repr(found)
 
 
+class Column:
+    """A declared column of a type that the evaluation does not know."""
+
+    def __init__(self, **facts) -> None:
+        self.name = "new"
+        self.__dict__ |= facts
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kind", "expected"),
+    [
+        (Column(values=("low", "high")), np.array([1, 0, 2, -1]), "categories", [1, 0, -1, -1]),
+        (Column(), np.array([True, False]), "categories", [1, 0]),
+        (Column(minimum=0, maximum=9), np.array([1.0, np.nan, np.inf]), "number", [1.0, None, None]),
+        (Column(), np.array(["1970-01-02", "NaT"], "datetime64[D]"), "number", [1.0, None]),
+    ],
+    ids=["categories", "truth", "numbers", "dates"],
+)
+def test_columns_of_other_types_are_numbers_or_categories(column, values, kind, expected) -> None:
+    field = generic_field(column, values)
+    assert field is not None
+    assert field.kind == kind
+    made = generic(values, field).tolist()
+    assert [None if x != x else x for x in made] == expected
+
+
 def test_a_large_wide_table_is_sampled() -> None:
     rng = np.random.default_rng(0)
     wide = {f"c{i}": rng.integers(0, 4, 300).astype(float) for i in range(130)}
@@ -186,6 +217,7 @@ def test_nothing_is_written_where_it_could_be_taken_for_a_release(tmp_path: Path
         ({"test": "gone.csv"}, PrivateDataError, "does not exist"),
         ({"synthetic": "."}, RunError, "holds no release"),
         ({"schema": pe.Schema((pe.Image("picture", 2, 2),))}, SchemaError, "no column 'picture'"),
+        ({"synthetic": PICTURES, "test": PICTURES, "schema": PICTURED, "targets": None}, SchemaError, "only tables"),
     ],
 )
 def test_a_wrong_input_is_one_sentence(changes, kind, text: str) -> None:
