@@ -124,12 +124,15 @@ def _charged(
 ) -> None:
     from pe.errors import ConfigError
     from pe.evaluation import evaluate_charged
+    from pe.files import refusals
 
     if folder is None and not synthetic.is_dir():
         raise ConfigError("--out must name a folder for the figures of a file. Nothing was spent.")
     place = folder or synthetic / "evaluation"
     if (place / "charged.json").exists():
         raise ConfigError(f"{place / 'charged.json'} exists already: name another --out. Nothing was spent.")
+    with refusals(place):  # before anything is spent
+        place.mkdir(parents=True, exist_ok=True)
     found = evaluate_charged(
         synthetic,
         test=test,

@@ -108,11 +108,13 @@ def evaluate_charged(
     learners.require_sklearn()
     if isinstance(synthetic, (str, Path)) and Path(synthetic).is_dir():
         synthetic = load(synthetic)
+    head = None
     declared = schema if isinstance(schema, Schema) or schema is None else Schema.read(schema)
     if isinstance(synthetic, Synthetic):
         if synthetic.simulated:
             raise ConfigError("a simulation cannot be evaluated for publication: it is not private. Nothing was spent.")
         declared, source = declared or synthetic.schema, source or str(synthetic.certificate["source"])
+        head = synthetic.certificate["head"]
         synthetic = synthetic.to_arrow()
     if declared is None or source is None:
         raise ConfigError("a charged evaluation of a table needs its schema and a source. Nothing was spent.")
@@ -149,7 +151,7 @@ def evaluate_charged(
         "source": source,
         "run": account.run,
         "releases": released,
-        "synthetic_rows": public.rows,
+        "synthetic": {"rows": public.rows, "certificate_head": head},
         **public.estimates(counts, dict(zip(public.features, map(float, scales), strict=True)), seed),
         "notes": list(public.notes),
     }

@@ -188,6 +188,10 @@ def test_the_command_charges_the_source_of_the_run(tmp_path: Path, capsys: pytes
     assert code == 0, err
     assert "(0.5, 1e-06)-DP" in out
     text = (tmp_path / "run" / "evaluation" / "charged.json").read_text()
+    assert json.loads(text)["synthetic"] == {
+        "rows": 30,
+        "certificate_head": pe.load(tmp_path / "run").certificate["head"],
+    }
     assert json.loads(text)["claim"]["epsilon"] == 0.5
     assert CANARY not in text + out + err
     assert not (tmp_path / "run" / "nonprivate").exists()
