@@ -64,13 +64,14 @@ def pearson(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def cramers_v(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-    """Cramer's V of two columns of codes, int64 (n,), without bias correction."""
-    _, rows = np.unique(one, return_inverse=True)
-    _, columns = np.unique(other, return_inverse=True)
-    shape = (int(rows.max(initial=-1)) + 1, int(columns.max(initial=-1)) + 1)
+    """Cramer's V of two columns of codes, int64 (n,) from -1, without bias correction."""
+    size = int(other.max(initial=-1)) + 2  # -1 is a missing value
+    table = np.bincount((one + 1) * size + other + 1, minlength=(int(one.max(initial=-1)) + 2) * size) / len(one)
+    table = table.reshape(-1, size)
+    table = table[table.any(axis=1)][:, table.any(axis=0)]
+    shape = table.shape
     if min(shape) < 2:
         return 0.0
-    table = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape) / len(one)
     expected = np.outer(table.sum(axis=1), table.sum(axis=0))
     phi_squared = float((table**2 / expected).sum() - 1)
     return float(np.sqrt(min(max(phi_squared, 0.0) / (min(shape) - 1), 1.0)))
@@ -82,9 +83,9 @@ def correlation_ratio(codes: NDArray[np.int64], numbers: NDArray[np.float64]) ->
     values = numbers[there]
     if len(values) < 2 or values.min() == values.max():
         return 0.0
-    _, groups = np.unique(codes[there], return_inverse=True)
+    groups = codes[there] + 1
     centred = values - values.mean()
     centred = centred / np.abs(centred).max()
-    sizes = np.bincount(groups)
+    sizes = np.maximum(np.bincount(groups), 1)
     between = float((np.bincount(groups, centred) ** 2 / sizes).sum())
     return float(np.sqrt(min(between / float((centred**2).sum()), 1.0)))

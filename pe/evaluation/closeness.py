@@ -22,10 +22,10 @@ STEPS = 2**16
 
 _HALF = round(STEPS / math.sqrt(2))  # two one-hot vectors of this length are STEPS apart
 
-MOST_COLUMNS = 1000
+MOST_COLUMNS = 500
 """Categories that all columns together may tell apart here; of each column, those beyond its most frequent are one."""
 
-MOST_QUERIES = 5000
+MOST_QUERIES = 3000
 """Synthetic records whose closest records are sought."""
 
 
