@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pe.config import Config as Config
     from pe.delivery import Synthetic as Synthetic
     from pe.delivery import load as load
+    from pe.evaluation import Evaluation as Evaluation
+    from pe.evaluation import evaluate as evaluate
     from pe.evolve import Generation as Generation
     from pe.evolve import evolve as evolve
     from pe.plan import Plan as Plan
@@ -44,6 +46,7 @@ _HOMES = {
     "Config": "pe.config",
     "Datetime": "pe.schema",
     "Embedder": "pe.protocols",
+    "Evaluation": "pe.evaluation",
     "Generation": "pe.evolve",
     "Histogram": "pe.privacy.release",
     "Image": "pe.schema",
@@ -58,6 +61,7 @@ _HOMES = {
     "Synthetic": "pe.delivery",
     "boolean": "pe.schema",
     "buy_schema": "pe.buy",
+    "evaluate": "pe.evaluation",
     "evolve": "pe.evolve",
     "load": "pe.delivery",
     "synthesize": "pe.synthesis",

@@ -5,6 +5,7 @@
     iterations/003/         histogram.npz (noisy, write-once), population.parquet
     released.parquet        the released records with their lineage
     release/                what may be handed out ("simulation/" where the noise was simulated)
+    nonprivate/             evaluations on real records: never to be handed out
 
 A stored histogram is reused and never drawn again; a charge whose histogram was lost stays spent. The directory is
 private (0700) all the same: only ``release/`` is meant to leave it.

@@ -19,6 +19,7 @@ ROOMS = (
     {"pe.apis"},
     {"pe.config"},
     {"pe.audit", "pe.build", "pe.card", "pe.delivery", "pe.session", "pe.synthesis"},
+    {"pe.evaluation"},
     {"pe.flows"},
     {"pe.cli"},
 )

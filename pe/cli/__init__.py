@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App
 
-from pe.cli import audit, budget, doctor, export, init, plan, schedule, synthesize
+from pe.cli import audit, budget, doctor, evaluate, export, init, plan, schedule, synthesize
 from pe.cli.output import fail
 from pe.errors import PEError
 
@@ -32,6 +32,7 @@ app.command(synthesize.synthesize)
 app.command(synthesize.resume)
 app.command(synthesize.simulate)
 app.command(export.export)
+app.command(evaluate.evaluate)
 app.command(budget.app)
 app.command(schedule.schedule)
 app.command(doctor.doctor)

@@ -33,7 +33,11 @@ def doctor(*, ledger: Path | None = None, json: bool = False) -> int:
             results.append((name, True, check()))
         except Exception as error:
             results.append((name, False, f"{type(error).__name__}: {error}"))
-    for extra, modules in {"images": ("PIL", "matplotlib"), "flows": ("prefect",)}.items():
+    for extra, modules in {
+        "images": ("PIL", "matplotlib"),
+        "flows": ("prefect",),
+        "evaluate": ("sklearn", "matplotlib"),
+    }.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         state = f"missing: pip install 'pe-synth[{extra}]'" if missing else "installed"
         results.append((f"extra {extra}", True, state))

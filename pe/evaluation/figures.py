@@ -1,0 +1,148 @@
+"""The pictures of a report, as PNG bytes; drawn without a display. Needs matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pe.errors import ConfigError
+from pe.evaluation.result import Correlation, Marginal, Utility
+
+REAL, SYNTHETIC, BASE = "#4c566a", "#c7622b", "#b9bec9"
+MOST_BARS = 16
+"""Cells shown of a column, the fullest ones."""
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("the report needs matplotlib: pip install 'pe-synth[evaluate]'.") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():  # glyphs that no font has
+        warnings.simplefilter("ignore")
+        figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _plain(text: str, length: int = 24) -> str:
+    """A name as it is: no mathematics between dollar signs, and not too long."""
+    short = text if len(text) <= length else text[: length - 1] + "…"
+    return short.replace("\\", "\\\\").replace("$", r"\$") if "$" in short else short
+
+
+def marginals(columns: Sequence[Marginal]) -> bytes:
+    """Histograms of several columns, test and synthetic side by side."""
+    across = 3
+    down = math.ceil(len(columns) / across)
+    figure = _figure(10.5, 2.5 * down)
+    axes = figure.subplots(down, across, squeeze=False).reshape(-1)
+    for axis in axes[len(columns) :]:
+        axis.set_axis_off()
+    for axis, column in zip(axes, columns, strict=False):
+        both = column.real + column.synthetic
+        shown = np.flatnonzero(both > 0)
+        if len(shown) > MOST_BARS:
+            shown = np.sort(shown[np.argsort(-both[shown], kind="stable")[:MOST_BARS]])
+        places = np.arange(len(shown))
+        axis.bar(places - 0.2, column.real[shown], 0.4, color=REAL, label="test")
+        axis.bar(places + 0.2, column.synthetic[shown], 0.4, color=SYNTHETIC, label="synthetic")
+        axis.set_xticks(places, [_plain(column.cells[index], 14) for index in shown], rotation=90, fontsize=6)
+        axis.set_title(f"{_plain(column.name)}   {column.distance:.3f}", fontsize=8)
+        axis.tick_params(axis="y", labelsize=6)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(fontsize=6, frameon=False)
+    return _png(figure)
+
+
+def by_column(columns: Sequence[Marginal]) -> bytes:
+    """The distance of every column, in the order given, from the top."""
+    figure = _figure(10.5, max(1.2, 0.22 * len(columns) + 0.6))
+    axis = figure.subplots()
+    places = range(len(columns))
+    axis.barh(places, [each.distance for each in columns], color=SYNTHETIC)
+    axis.set_yticks(places, [_plain(each.name) for each in columns])
+    axis.invert_yaxis()
+    axis.set_xlabel("total-variation distance to the test records", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def correlations(found: Correlation) -> bytes:
+    """Real, synthetic and their difference."""
+    size = len(found.columns)
+    figure = _figure(10.5, 4.4)
+    parts = (
+        ("test", found.real),
+        ("synthetic", found.synthetic),
+        ("synthetic - test", found.synthetic - found.real),
+    )
+    names = [_plain(name, 18) for name in found.columns]
+    image: Any = None
+    for axis, (title, matrix) in zip(figure.subplots(1, 3), parts, strict=True):
+        image = axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        axis.set_title(title, fontsize=9)
+        if size <= 40:
+            axis.set_xticks(range(size), names, rotation=90, fontsize=max(3, 7 - size // 10))
+            axis.set_yticks(range(size), names if title == "test" else [], fontsize=max(3, 7 - size // 10))
+        else:
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.colorbar(image, ax=figure.axes, shrink=0.6).ax.tick_params(labelsize=7)
+    return _png(figure)
+
+
+def scores(utility: Utility) -> bytes:
+    """The headline score of every model, trained on synthetic and on real records."""
+    names = list(utility.synthetic)
+    places = np.arange(len(names))
+    figure = _figure(7, 2.4)
+    axis = figure.subplots()
+
+    def heights(part: dict[str, dict[str, float | None]]) -> NDArray[np.float64]:
+        return np.array([part[name][utility.score] if name in part else None for name in names], np.float64)
+
+    axis.bar(places - 0.2, heights(utility.synthetic), 0.4, color=SYNTHETIC, label="trained on synthetic")
+    if utility.real is not None:
+        axis.bar(places + 0.2, heights(utility.real), 0.4, color=REAL, label="trained on real")
+    base = (utility.baseline or {}).get(utility.score)
+    if base is not None:
+        axis.axhline(base, color=BASE, linestyle="--", label="no model")
+    axis.set_xticks(places, names, fontsize=8)
+    axis.set_ylabel(utility.score, fontsize=8)
+    axis.tick_params(axis="y", labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _png(figure)
+
+
+def closest(to_train: NDArray[np.float64], to_holdout: NDArray[np.float64], between: NDArray[np.float64]) -> bytes:
+    """Histograms of the distances to the closest record."""
+    figure = _figure(8, 3)
+    axis = figure.subplots()
+    top = max(float(part.max()) for part in (to_train, to_holdout, between)) or 1.0
+    edges = np.linspace(0, top, 41)
+    for distances, name, colour in (
+        (to_train, "synthetic to train", SYNTHETIC),
+        (to_holdout, "synthetic to holdout", REAL),
+        (between, "holdout to train", BASE),
+    ):
+        axis.hist(distances, edges, weights=np.full(len(distances), 1 / len(distances)), histtype="step", lw=1.6,
+                  color=colour, label=name)  # fmt: skip
+    axis.set_xlabel("distance to the closest record", fontsize=8)
+    axis.set_ylabel("share of records", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=7, frameon=False)
+    return _png(figure)
