@@ -1,4 +1,4 @@
-"""The whole of Private Evolution on one page: 2-D points, no ledger, no files. The durable loop is pe/evolve.py."""
+"""The whole of Private Evolution on one page: 2-D points, no ledger, no files. The durable loop is pe/evolution.py."""
 
 import math
 from fractions import Fraction

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pe.delivery import load as load
     from pe.evaluation import Evaluation as Evaluation
     from pe.evaluation import evaluate as evaluate
-    from pe.evolve import Generation as Generation
-    from pe.evolve import evolve as evolve
+    from pe.evolution import Generation as Generation
+    from pe.evolution import evolve as evolve
     from pe.plan import Plan as Plan
     from pe.plan import Round as Round
     from pe.population import Population as Population
@@ -47,7 +47,7 @@ _HOMES = {
     "Datetime": "pe.schema",
     "Embedder": "pe.protocols",
     "Evaluation": "pe.evaluation",
-    "Generation": "pe.evolve",
+    "Generation": "pe.evolution",
     "Histogram": "pe.privacy.release",
     "Image": "pe.schema",
     "Key": "pe.schema",
@@ -62,7 +62,7 @@ _HOMES = {
     "boolean": "pe.schema",
     "buy_schema": "pe.buy",
     "evaluate": "pe.evaluation",
-    "evolve": "pe.evolve",
+    "evolve": "pe.evolution",
     "load": "pe.delivery",
     "synthesize": "pe.synthesis",
 }

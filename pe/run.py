@@ -31,7 +31,7 @@ import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pe.errors import RunError, RunLockedError, RunMismatchError
-from pe.evolve import Releaser
+from pe.evolution import Releaser
 from pe.files import refusals, write_atomically
 from pe.population import Population
 from pe.privacy.release import Histogram, Purse, Votes, release

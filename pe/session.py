@@ -15,7 +15,7 @@ from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunMismatchError
-from pe.evolve import Generation, first, label_shares, step
+from pe.evolution import Generation, first, label_shares, step
 from pe.export import check_formats, default_formats
 from pe.plan import Plan
 from pe.privacy.accountant import add, fits

@@ -102,5 +102,6 @@ def test_every_public_name_exists_and_nothing_else_is_promised() -> None:
 
     for name in pe.__all__:
         assert getattr(pe, name) is not None
+        assert f"pe.{name}" not in dict(_modules()), f"importing a module pe.{name} would hide the name"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = pe.nonsense

@@ -26,7 +26,7 @@ import pyarrow.csv
 
 import pe
 import pe.delivery
-import pe.evolve
+import pe.evolution
 import pe.run
 import pe.session
 import pe.vote
@@ -40,11 +40,11 @@ NEAREST = 1
 PHASES: dict[str, list[tuple[Any, str]]] = {
     "read private data": [(pe.PrivateDataset, "read")],
     "ledger": [(Ledger, "chain"), (pe.privacy.ledger.Account, "reserve"), (Ledger, "bind"), (Ledger, "create")],
-    "embed": [(pe.vote, "_embed_private"), (pe.evolve, "embed_candidates")],
+    "embed": [(pe.vote, "_embed_private"), (pe.evolution, "embed_candidates")],
     "nearest": [(pe.vote, "nearest_candidates")],
     "noise": [(DiscreteGaussian, "add_noise")],
-    "select": [(pe.evolve, "select")],
-    "propose": [(pe.evolve, "fresh"), (pe.evolve, "offspring")],
+    "select": [(pe.evolution, "select")],
+    "propose": [(pe.evolution, "fresh"), (pe.evolution, "offspring")],
     "store": [(pe.run.Run, "store_histogram"), (pe.run.Run, "store_population"), (pe.run.Run, "store_released")],
     "release folder": [(pe.session, "public_files"), (pe.session, "replace_folder")],
 }

@@ -15,7 +15,7 @@ from pe.apis.tabular import TabularAPI
 from pe.arrays import misfits, to_numpy, to_table, violations
 from pe.constraints import Constraint, Determines, Order, Sum, repair
 from pe.errors import SchemaError
-from pe.evolve import fresh, offspring
+from pe.evolution import fresh, offspring
 from pe.privacy import Adjacency
 from pe.private import PrivateDataset
 from pe.schema import Categorical, Column, Datetime, Numeric, Schema

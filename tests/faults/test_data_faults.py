@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 
 import pe
-import pe.evolve
+import pe.evolution
 import pe.vote
 from pe.apis.tabular import TabularAPI
 from pe.arrays import to_numpy, to_table
@@ -203,7 +203,7 @@ def test_fault_18_categories_and_bounds_come_from_the_schema_and_label_shares_fr
 def test_fault_18_declared_shares_count_no_labels(
     synthesize: Any, monkeypatch: pytest.MonkeyPatch, shares: Any
 ) -> None:
-    monkeypatch.setattr(pe.evolve, "count_labels", lambda *_: pytest.fail("the labels were counted"))
+    monkeypatch.setattr(pe.evolution, "count_labels", lambda *_: pytest.fail("the labels were counted"))
     one = synthesize(points(kinds="a"), label_shares=shares)
     other = synthesize(points(kinds="bc"), label_shares=shares)
     assert np.bincount(one.population.labels).tolist() == np.bincount(other.population.labels).tolist()

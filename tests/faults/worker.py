@@ -47,7 +47,7 @@ from typing import Any
 
 import pe
 import pe.cli
-import pe.evolve
+import pe.evolution
 import pe.run
 import pe.session
 import pe.vote

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pe.arrays import to_numpy, to_table
 from pe.errors import APIError, BudgetExceededError, ConfigError, EmbedderError
-from pe.evolve import Generation, Releaser, evolve
+from pe.evolution import Generation, Releaser, evolve
 from pe.plan import Plan, Round
 from pe.population import Population
 from pe.privacy import Account, Adjacency, Contribution, DiscreteGaussian, Histogram, Votes, release
