@@ -49,7 +49,7 @@ class Density:
     labels: NDArray[np.int64] = field(repr=False)
 
     def sample(
-        self, sizes: NDArray[np.int64], rng: np.random.Generator, *, sharpness: float = 1.3, sweeps: int = 4
+        self, sizes: NDArray[np.int64], rng: np.random.Generator, *, sharpness: float = 1.0, sweeps: int = 4
     ) -> dict[str, NDArray[Any]]:
         """``sizes[label]`` records of each label, label by label: arrays by column name, as ``to_numpy`` gives them.
 
@@ -78,8 +78,8 @@ def fit(
     records: NDArray[np.float64],
     rng: np.random.Generator,
     *,
-    particles: int = 4000,
-    rounds: int = 40,
+    particles: int = 6000,
+    rounds: int = 50,
 ) -> Density:
     """Fit noisy ``answers`` (tables.bins,) of noise ``sigma`` per cell.
 

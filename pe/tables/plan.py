@@ -47,17 +47,19 @@ class Settings:
         return 1 - self.label_share - self.histogram_share
 
 
-def settings(records: float, columns: int, mu: float) -> Settings:
-    """For about ``records`` records (an estimate, or the sum of released label counts) of ``columns`` features.
+def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
+    """For about ``records`` records (an estimate, or the sum of released label counts) of ``columns`` features and
+    ``labels`` labels.
 
     ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove).
     """
     if records * mu * math.sqrt(0.1 / columns) < 12:  # a tenth of the budget would resolve less than four bins
         share, per_bin, most, particles = 0.3, 1.5, MOST_SMALL, 2000
     else:
-        share, per_bin, most, particles = 0.1, 3.0, MOST, 4000
+        share, per_bin, most, particles = 0.1, 3.0, MOST, 6000
     bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
-    return Settings(0.03, share, min(max(bins, 4), 128), 32, most, particles, 40, 1.3)
+    sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
+    return Settings(0.03, share, min(max(bins, 4), 128), 32, most, particles, 50, sharpness)
 
 
 def choose(

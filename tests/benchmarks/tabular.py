@@ -51,7 +51,7 @@ def synthesize(arrays: dict[str, NDArray[Any]], schema: pe.Schema, epsilon: floa
     rng = np.random.default_rng(seed)
     labels, n = arrays[str(schema.label)], len(arrays[str(schema.label)])
     budget = float(mu_squared_within(epsilon, 1 / (n * math.log(n))))
-    plan = settings(n, len(schema.features), math.sqrt(budget))
+    plan = settings(n, len(schema.features), len(schema.labels), math.sqrt(budget))
 
     counted, sigma = noisy(np.bincount(labels, minlength=len(schema.labels)), 1, budget * plan.label_share)
     records = np.maximum(counted, sigma)

@@ -196,9 +196,10 @@ def test_many_columns_get_a_bounded_and_balanced_choice_of_tables() -> None:
 
 def test_the_plan_spends_the_whole_budget_and_no_more() -> None:
     for n, columns in ((300, 30), (7000, 7), (1_000_000, 50)):
-        made = plan.settings(n, columns, 0.3)
+        made = plan.settings(n, columns, 2, 0.3)
         assert made.label_share + made.histogram_share + made.table_share == pytest.approx(1)
         assert 4 <= made.bins <= 128
+        assert 1 <= made.sharpness <= 1.5
 
 
 def test_images_are_refused() -> None:
