@@ -67,10 +67,10 @@ class _RunInMemory(Run):
         self._crashed: set[int] = set()
         self._stored: dict[int, Histogram] = {}
 
-    def histogram(self, number: int) -> Histogram | None:
+    def histogram(self, number: int, name: str = "histogram") -> Histogram | None:
         return self._stored.get(number)
 
-    def store_histogram(self, number: int, histogram: Histogram) -> None:
+    def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
         crash = None if number in self._crashed else self._crash
         if crash is not None:
             self._crashed.add(number)

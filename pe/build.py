@@ -11,18 +11,21 @@ from typing import Any
 
 from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
-from pe.methods import default_method, settings
+from pe.methods import default_method, settings, start
 from pe.plan import Plan, Round, noise_scales
 from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
 from pe.protocols import API, Embedder
 from pe.schema import Schema
+from pe.start import resolution
 
 APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
 }
+DEFAULT_ROWS = 1000
+
 EMBEDDERS = {
     "tabular": "pe.embedders.tabular:TabularEmbedder",
     "pixels": "pe.embedders.pixels:PixelEmbedder",
@@ -49,10 +52,10 @@ def build_embedder(config: Config, schema: Schema) -> Embedder:
 
 def build_plan(config: Config, schema: Schema) -> Plan:
     """The method's settings, the user's in their place, and noise that spends the whole budget."""
-    evolution, rows = config.evolution, config.output.rows
+    evolution, rows = config.evolution, config.output.rows or DEFAULT_ROWS
     if evolution.vote_weights is not None and evolution.nearest is not None:
         raise ConfigError("evolution.vote_weights replaces evolution.nearest: set one of them. Nothing was spent.")
-    method = evolution.method or default_method(schema)
+    method = evolution.method or default_method(schema, votes=_asks_for_votes(config))
     population, rounds = settings(method, rows, len(schema.labels), evolution.iterations)
     count = len(rounds)
     for key in ("parents", "selection", "threshold", "variations", "keep", "degree", "lookahead", "nearest"):
@@ -64,28 +67,50 @@ def build_plan(config: Config, schema: Schema) -> Plan:
         each["api"] = index
     weights = _budget_weights(config, [each.pop("budget_weight", 1.0) for each in rounds])
     budget = config.privacy.budget()
+    begin, begin_share = start(method)
+    if begin is not None:
+        if schema.image is not None:
+            raise ConfigError(f"method '{method}' makes tables, not images. Nothing was spent.")
+        resolution(budget, begin_share, config.privacy.user_norm)  # refuses a budget that is too small
     norm = config.privacy.user_norm if budget.unit is Unit.USER else None
     nearest = [each.pop("nearest", 1) for each in rounds]
     votes = [tuple(evolution.vote_weights or (1.0,) * k) for k in nearest]
     contributions = [Contribution.of(each, norm) for each in votes]
     shares, label_share = _label_shares(config, schema)
+    if begin is not None and config.privacy.label_shares == "uniform":
+        shares = (1 / len(schema.labels),) * len(schema.labels)
     labels: tuple[Fraction | None, Contribution] = (None, Contribution())
-    if label_share:
+    scales: list[tuple[Fraction, Contribution]] = []
+    if label_share and begin is None:
         weights = [label_share, *((1 - label_share) / sum(weights) * weight for weight in weights)]
         labels, *scales = noise_scales(budget, weights, [Contribution.of(norm=norm), *contributions])
-    else:
-        scales = noise_scales(budget, weights, contributions)
+    elif rounds:
+        scales = noise_scales(budget, weights, contributions, 1 - begin_share)
     for each, (sigma, contribution) in zip(rounds, scales, strict=True):
         relative = each.pop("noise_threshold", 0.0)
         each |= {"sigma": sigma, "contribution": contribution}
         each.setdefault("threshold", relative * float(sigma))
-    plan = Plan(evolution.population or population, tuple(Round(**each) for each in rounds), shares, *labels)
-    if plan.rounds[-1].population < rows:
+    plan = Plan(
+        evolution.population or population or config.output.rows or 0,
+        tuple(Round(**each) for each in rounds),
+        shares,
+        *labels,
+        start=begin,
+        start_share=begin_share,
+        user_norm=config.privacy.user_norm,
+    )
+    if plan.rounds and plan.rounds[-1].population < rows:
         raise ConfigError(
             f"output.rows asks for {rows} records, the last iteration leaves {plan.rounds[-1].population}: raise "
             "evolution.parents. Nothing was spent."
         )
     return plan
+
+
+def _asks_for_votes(config: Config) -> bool:
+    """Whether something is set that only rounds of votes can follow: an API other than the default, or a round's."""
+    rounds = config.evolution.model_dump(exclude={"method", "seed"}, exclude_none=True)
+    return bool(rounds) or [api.kind for api in config.api] != ["tabular"] or config.embedder is not None
 
 
 def _label_shares(config: Config, schema: Schema) -> tuple[tuple[float, ...] | None, float]:
@@ -115,6 +140,8 @@ def _budget_weights(config: Config, default: list[float]) -> list[float]:
 def _stages(config: Config, count: int) -> list[int]:
     """Which API varies in each round: every one but the last says for how many rounds."""
     stages: list[int] = []
+    if count == 0:
+        return stages
     for index, section in enumerate(config.api):
         final = index == len(config.api) - 1
         if section.rounds is None and not final:

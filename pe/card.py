@@ -54,14 +54,13 @@ def write_card(
     """Markdown text of the card."""
     iterations = certificate["iterations"]
     early = "" if iterations["completed"] == iterations["planned"] else " It stopped early, when the budget was gone."
+    done = f"The run did {iterations['completed']} of {iterations['planned']} iterations.{early}"
     lines = [
         f"# Synthetic data set: {name}",
         "",
-        f"{sum(label_sizes)} synthetic records. Every one was proposed by `{'`, `'.join(apis)}`, which never saw the "
-        "private records, and selected by their noisy vote (Private Evolution, Lin et al. 2024).",
+        f"{sum(label_sizes)} synthetic records. {_origin(plan, apis)}",
         "",
-        f"The run did {iterations['completed']} of {iterations['planned']} iterations.{early}",
-        "",
+        *([done, ""] if plan.rounds else []),
         *(_simulation(certificate) if certificate.get("simulated") else _claim(certificate)),
         "## What was declared public",
         "",
@@ -95,6 +94,17 @@ def write_card(
         lines += [f"Records by `{schema.label}` ({source}): {sizes}.", ""]
     lines += [f"Embedder: `{embedder}`. Versions: {certificate['versions']}.", ""]
     return "\n".join(lines)
+
+
+def _origin(plan: Plan, apis: Sequence[str]) -> str:
+    drawn = "from a density that was fitted to noisy counts of the private records (maximum entropy)"
+    if plan.start is not None and not plan.rounds:
+        return f"Every one was drawn {drawn}."
+    first = "" if plan.start is None else f" The first of them were drawn {drawn}."
+    return (
+        f"Every one was proposed by `{'`, `'.join(apis)}`, which never saw the private records, and selected by their "
+        f"noisy vote (Private Evolution, Lin et al. 2024).{first}"
+    )
 
 
 def _simulation(certificate: Mapping[str, Any]) -> list[str]:

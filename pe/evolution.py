@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +14,13 @@ from pe.constraints import repair
 from pe.errors import APIError, ConfigError, PEError
 from pe.plan import Plan, Round
 from pe.population import Population, concatenate
-from pe.privacy.budget import Adjacency
-from pe.privacy.release import Histogram, Votes
+from pe.privacy.budget import Budget
+from pe.privacy.release import Histogram
 from pe.private import PrivateDataset
 from pe.protocols import API, Embedder
 from pe.schema import Schema
 from pe.select import apportion, select, shares_from
+from pe.start import Ask, Releaser
 from pe.vote import cast_votes, count_labels, embed_candidates
 
 
@@ -35,19 +34,13 @@ class Generation:
     histogram: Histogram | None = None
 
 
-class Releaser(Protocol):
-    """Turns exact votes into a noisy histogram: ``pe.privacy.release`` bound to an account, and a store if any."""
-
-    def __call__(self, votes: Votes, sigma: Fraction, iteration: int) -> Histogram: ...
-
-
 def evolve(
     private: PrivateDataset,
     apis: Sequence[API],
     embedder: Embedder,
     plan: Plan,
     *,
-    adjacency: Adjacency,
+    budget: Budget,
     release: Releaser,
     seed: int,
     resume: Generation | None = None,
@@ -57,20 +50,20 @@ def evolve(
     ``seed`` drives proposals and selection, afresh in every iteration, so that a resumed run proposes what an
     uninterrupted one would have. The noise is not seeded.
     """
-    generation = resume or first(private, apis[0], plan, adjacency=adjacency, release=release, seed=seed)
+    generation = resume or first(private, apis[0], plan, budget=budget, release=release, seed=seed)
     yield generation
     while generation.iteration < plan.iterations:
-        generation = step(private, apis, embedder, plan, generation, adjacency=adjacency, release=release, seed=seed)
+        generation = step(private, apis, embedder, plan, generation, budget=budget, release=release, seed=seed)
         yield generation
 
 
-def first(
-    private: PrivateDataset, api: API, plan: Plan, *, adjacency: Adjacency, release: Releaser, seed: int
-) -> Generation:
-    """Generation 0: label shares (uniform, declared, or bought) and fresh samples."""
+def first(private: PrivateDataset, api: API, plan: Plan, *, budget: Budget, release: Releaser, seed: int) -> Generation:
+    """Generation 0: the plan's start, or label shares (uniform, declared, or bought) and fresh samples."""
+    if plan.start is not None:
+        return started(private, plan, budget=budget, release=release, seed=seed)
     histogram = None
     if plan.label_sigma is not None:
-        histogram = release(count_labels(private, adjacency, plan.label_contribution), plan.label_sigma, 0)
+        histogram = release(count_labels(private, budget.adjacency, plan.label_contribution), plan.label_sigma, 0)
     shares = label_shares(plan, private.schema, histogram)
     rng = np.random.default_rng([seed, 0])
     sizes = apportion(plan.population, shares)
@@ -78,9 +71,20 @@ def first(
     return Generation(0, concatenate(parts), shares, histogram)
 
 
+def started(private: PrivateDataset, plan: Plan, *, budget: Budget, release: Releaser, seed: int) -> Generation:
+    """Generation 0, drawn from released sums of the private records."""
+    assert plan.start is not None
+    declared = None if plan.shares is None else label_shares(plan, private.schema, None)
+    ask = Ask(private, budget, release, part=plan.start_share, user_norm=plan.user_norm)
+    rng = np.random.default_rng([seed, 0])
+    population, shares = plan.start(ask, private.schema, plan.population or None, declared, rng)
+    checked = _checked(population, len(population), population.labels, private.schema, plan.start.name, rng)
+    return Generation(0, checked, shares)
+
+
 def label_shares(plan: Plan, schema: Schema, counts: Histogram | None) -> NDArray[np.float64]:
     """Shares of the labels: from bought counts, else as declared, else uniform; float64 (labels,), sum 1."""
-    if counts is not None:
+    if counts is not None and plan.shares is None:
         return shares_from(counts.counts)
     labels = len(schema.labels)
     if plan.shares is None:
@@ -97,7 +101,7 @@ def step(
     plan: Plan,
     generation: Generation,
     *,
-    adjacency: Adjacency,
+    budget: Budget,
     release: Releaser,
     seed: int,
 ) -> Generation:
@@ -108,7 +112,8 @@ def step(
     look, choose, vary = (np.random.default_rng([seed, iteration, stage]) for stage in range(3))
     candidates = generation.population
     vectors = stand_ins(candidates, this, api, embedder, schema, look)
-    votes = cast_votes(private, candidates, vectors, embedder, adjacency=adjacency, contribution=this.contribution)
+    contribution, adjacency = this.contribution, budget.adjacency
+    votes = cast_votes(private, candidates, vectors, embedder, adjacency=adjacency, contribution=contribution)
     histogram = release(votes, this.sigma, iteration)
     sizes = apportion(this.parents, generation.shares)
     chosen = select(candidates.labels, histogram.votes, sizes, this.selection, this.threshold, choose)

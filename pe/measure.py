@@ -63,11 +63,15 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     bound = features.bound_squared if user_bound is None else user_bound
 
     def counts() -> NDArray[np.int64]:
-        groups = np.arange(len(private._labels)) if user_bound is None else private.users
         total = np.zeros(features.bins, np.int64)
-        for rows in _chunks(groups):
+        if user_bound is None:
+            for start in range(0, len(private._labels), CHUNK):
+                here = slice(start, start + CHUNK)
+                total += _sum(features, private._records[here], private._labels[here])
+            return total
+        for rows in _chunks(private.users):
             bins, values = features.vectors(private._records.take(rows), private._labels[rows])
-            owners = np.repeat(groups[rows], bins.shape[1])
+            owners = np.repeat(private.users[rows], bins.shape[1])
             total += bounded_sum(owners, bins.reshape(-1), values.reshape(-1), features.bins, bound)
         return total
 
@@ -80,6 +84,17 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
         unit=Unit.RECORD if norm is None else Unit.USER,
         grid=features.grid,
     )
+
+
+def _sum(features: Features, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Sum of the records' vectors, each of which must keep its bound."""
+    bins, values = features.vectors(table, labels)
+    if ((values * values).sum(axis=1) > features.bound_squared).any():
+        raise ConfigError(f"the {features.name} of a record pass their own bound.")
+    total = np.zeros(features.bins, np.int64)
+    for column in range(bins.shape[1]):
+        np.add.at(total, bins[:, column], values[:, column])
+    return total
 
 
 def _chunks(groups: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

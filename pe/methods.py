@@ -7,12 +7,14 @@ from typing import Any
 
 from pe.errors import ConfigError
 from pe.schema import Schema
+from pe.start import Start
+from pe.tables.method import CrossTables
 
 Settings = tuple[int, list[dict[str, Any]]]
 """Size of the first population, and the Round settings (all but sigma and api) of each iteration.
 
-Two more keys: ``budget_weight``, the iteration's relative share of mu**2 (1), and ``noise_threshold``, a threshold in
-noise standard deviations (0).
+A population of 0: as many records as the start makes. Two more keys of a round: ``budget_weight``, its relative share
+of mu**2 (1), and ``noise_threshold``, a threshold in noise standard deviations (0).
 """
 
 
@@ -23,14 +25,30 @@ def settings(method: str, rows: int, labels: int, iterations: int | None) -> Set
         raise ConfigError(f"expected method to be one of {known}, got '{method}'. Nothing was spent.")
     default, make = _METHODS[method]
     count = default if iterations is None else iterations
-    if count < 1:
+    if count < min(default, 1):
         raise ConfigError(f"expected iterations >= 1, got {count}. Nothing was spent.")
     return make(rows, labels, count)
 
 
-def default_method(schema: Schema) -> str:
-    """``image-pe`` for a schema with an image, else ``tab-pe``."""
-    return "tab-pe" if schema.image is None else "image-pe"
+def default_method(schema: Schema, *, votes: bool) -> str:
+    """``image-pe`` for a schema with an image, else ``cross-tables``, or ``tab-pe`` where ``votes`` are asked for."""
+    if schema.image is not None:
+        return "image-pe"
+    return "tab-pe" if votes else "cross-tables"
+
+
+def start(method: str) -> tuple[Start | None, float]:
+    """What makes the first population in place of the API, and its share of the budget."""
+    if method not in _STARTS:
+        return None, 0.0
+    return CrossTables(), _STARTS[method]
+
+
+def cross_tables(rows: int, labels: int, iterations: int) -> Settings:
+    """Everything from noisy cross-tables (``pe.tables``), no vote."""
+    if iterations:
+        raise ConfigError("method 'cross-tables' has no iterations: leave them out. Nothing was spent.")
+    return 0, []
 
 
 def tab_pe(rows: int, labels: int, iterations: int) -> Settings:
@@ -97,7 +115,10 @@ def aug_pe(rows: int, labels: int, iterations: int) -> Settings:
 
 
 _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
+    "cross-tables": (0, cross_tables),
     "tab-pe": (20, tab_pe),
     "image-pe": (5, image_pe),
     "aug-pe": (10, aug_pe),
 }
+
+_STARTS = {"cross-tables": 1.0}

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from pe.errors import ConfigError
+from pe.privacy.accountant import Cost, add
 from pe.privacy.budget import Budget
 from pe.privacy.contribution import Contribution
 from pe.privacy.discrete_gaussian import check_sigma, sigma_for
 from pe.privacy.mechanism import DiscreteGaussian
 from pe.select import Selection
+from pe.start import Start
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Round:
 class Plan:
     """A first population of ``population`` samples, then the rounds.
 
+    start               makes the first population from sums of the private records, which cost ``start_share`` of the
+                        budget; without it the API proposes fresh samples. ``population`` 0: about as many records as
+                        there are private ones.
     shares              label shares, declared; None for uniform.
     label_sigma         noise scale of a paid release of the label counts before round 1, which then sets the shares.
     label_contribution  what a unit contributes to those counts.
@@ -77,9 +82,12 @@ class Plan:
     shares: tuple[float, ...] | None = None
     label_sigma: Fraction | None = None
     label_contribution: Contribution = field(default_factory=Contribution)
+    start: Start | None = None
+    start_share: float = 1.0
+    user_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.population < 1:
+        if self.population < (0 if self.start is not None and not self.rounds else 1):
             raise ConfigError(f"expected a population of at least 1, got {self.population}. Nothing was spent.")
         shares = self.shares
         if shares is not None and not (all(0 <= share < math.inf for share in shares) and sum(shares) > 0):
@@ -96,18 +104,23 @@ class Plan:
         labels = [] if self.label_sigma is None else [(self.label_sigma, self.label_contribution)]
         return labels + [(each.sigma, each.contribution) for each in self.rounds]
 
-    def mechanisms(self, budget: Budget) -> list[DiscreteGaussian]:
-        """What the releases will be charged as."""
-        return [
-            DiscreteGaussian(sigma * each.grid, each.sensitivity_squared(budget.adjacency))
-            for sigma, each in self.releases()
-        ]
+    def cost(self, budget: Budget, iterations: int | None = None) -> Cost:
+        """What the whole plan, or its first iterations, will be charged, at most."""
+        first = 0 if self.label_sigma is None else 1
+        done = self.releases()[: None if iterations is None else first + iterations]
+        total = tuple(part * 0 for part in budget.limit)
+        if self.start is not None:
+            total = tuple(part * Fraction(self.start_share) for part in budget.limit)
+        for sigma, each in done:
+            mechanism = DiscreteGaussian(sigma * each.grid, each.sensitivity_squared(budget.adjacency))
+            total = add(total, budget.accountant.cost(mechanism, budget.delta))
+        return total
 
 
 def noise_scales(
-    budget: Budget, weights: Sequence[float], contributions: Sequence[Contribution]
+    budget: Budget, weights: Sequence[float], contributions: Sequence[Contribution], share: float = 1.0
 ) -> list[tuple[Fraction, Contribution]]:
-    """Noise scales, in votes, that spend the whole budget on one release per weight.
+    """Noise scales, in votes, that spend the whole budget, or a ``share`` of it, on one release per weight.
 
     The budget's limit (mu**2 under GDP) is split in proportion to ``weights``. Each scale is the smallest certified
     one; the rounded charges never add up to more than the budget. A contribution comes back on a coarser grid where
@@ -121,17 +134,17 @@ def noise_scales(
             "use 'gdp' or 'renyi'. Nothing was spent."
         )
     exact = [Fraction(weight) for weight in weights]
-    limit = budget.limit[0]
+    limit = budget.limit[0] * Fraction(share)
 
     def cost(sigma: Fraction) -> Fraction:
         return budget.accountant.cost(DiscreteGaussian(sigma, Fraction(1)), budget.delta)[0]
 
     scales = []
     for weight, contribution in zip(exact, contributions, strict=True):
-        share = limit * weight / sum(exact)
+        part = limit * weight / sum(exact)
         while True:
             try:
-                sigma = sigma_for(share, contribution.sensitivity_squared(budget.adjacency), cost)
+                sigma = sigma_for(part, contribution.sensitivity_squared(budget.adjacency), cost)
                 break
             except ConfigError:
                 if contribution.grid == 1:

@@ -2,7 +2,7 @@
 
     config.toml             resolved; compared on resume, like schema.toml
     run.json                identity and format
-    iterations/003/         histogram.npz (noisy, write-once), population.parquet
+    iterations/003/         histogram.npz (noisy, write-once; 000 may hold others), population.parquet
     released.parquet        the released records with their lineage
     release/                what may be handed out ("simulation/" where the noise was simulated)
     nonprivate/             evaluations on real records: never to be handed out
@@ -31,12 +31,12 @@ import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pe.errors import RunError, RunLockedError, RunMismatchError
-from pe.evolution import Releaser
 from pe.files import refusals, write_atomically
 from pe.population import Population
 from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
 from pe.schema import Schema
+from pe.start import Releaser
 
 FORMAT = 2
 """Version of the directory's layout and of everything that decides how a stored iteration continues."""
@@ -114,16 +114,21 @@ class Run:
         pa.parquet.write_table(table, buffer, compression="zstd")
         return buffer.getvalue()
 
-    def histogram(self, number: int) -> Histogram | None:
+    def histograms(self) -> list[tuple[int, str]]:
+        """Iteration and name of everything that was released and stored."""
+        found = self.path.glob("iterations/*/*.npz")
+        return sorted((int(file.parent.name), file.stem) for file in found if file.name[0] != ".")
+
+    def histogram(self, number: int, name: str = "histogram") -> Histogram | None:
         """The stored noisy histogram of an iteration, if there is one."""
-        path = self.iteration(number) / "histogram.npz"
+        path = self.iteration(number) / f"{name}.npz"
         if not path.exists():
             return None
         with _undamaged(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             sigma, grid = Fraction(str(archive["sigma"])), int(archive["grid"])
             return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
 
-    def store_histogram(self, number: int, histogram: Histogram) -> None:
+    def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
@@ -134,13 +139,13 @@ class Run:
         )
         with refusals(self.iteration(number)):
             self.iteration(number).mkdir(exist_ok=True)
-        write_atomically(self.iteration(number) / "histogram.npz", buffer.getvalue(), once=True)
+        write_atomically(self.iteration(number) / f"{name}.npz", buffer.getvalue(), once=True)
 
     def releaser(self, account: Purse) -> Releaser:
         """``release`` with a memory: a stored histogram is returned as it is, a new one is stored before use."""
 
-        def release_and_store(votes: Votes, sigma: Fraction, iteration: int) -> Histogram:
-            stored = self.histogram(iteration)
+        def release_and_store(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
+            stored = self.histogram(iteration, name)
             if stored is not None:
                 found, wanted = (len(stored.counts), stored.sigma, stored.grid), (votes.bins, sigma, votes.grid)
                 if found != wanted:
@@ -150,7 +155,7 @@ class Run:
                     )
                 return stored
             histogram = release(votes, sigma, account=account, iteration=iteration)
-            self.store_histogram(iteration, histogram)
+            self.store_histogram(iteration, histogram, name)
             return histogram
 
         return release_and_store

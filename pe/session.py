@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from pe.build import build_apis, build_embedder, build_plan
+from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_plan
 from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
@@ -65,6 +65,11 @@ class Blueprint:
     @property
     def budget(self) -> Budget:
         return self.config.privacy.budget()
+
+    @property
+    def rows(self) -> int | None:
+        """Records to release; None: as many as the plan's start makes."""
+        return self.config.output.rows or (None if self.plan.population == 0 else DEFAULT_ROWS)
 
     def fingerprint(self) -> str:
         """Digest of configuration and schema, noted with every charge."""
@@ -144,10 +149,10 @@ class Session:
         iteration was done; otherwise BudgetExceededError is raised. Any other error says what was spent.
         """
         plan, apis, seed = self.blueprint.plan, self.blueprint.apis, self.blueprint.config.evolution.seed
-        adjacency, release = self.blueprint.budget.adjacency, self.run.releaser(self.account)
+        budget, release = self.blueprint.budget, self.run.releaser(self.account)
         try:
             if self.generation is None:
-                made = first(self.private, apis[0], plan, adjacency=adjacency, release=release, seed=seed)
+                made = first(self.private, apis[0], plan, budget=budget, release=release, seed=seed)
             else:
                 made = step(
                     self.private,
@@ -155,7 +160,7 @@ class Session:
                     self.blueprint.embedder,
                     plan,
                     self.generation,
-                    adjacency=adjacency,
+                    budget=budget,
                     release=release,
                     seed=seed,
                 )
@@ -201,8 +206,7 @@ class Session:
         population = self.run.population(number, self.blueprint.schema)
         self.generation = Generation(number, population, shares, self.run.histogram(number) if number else None)
         if isinstance(self.account, SimulatedAccount):
-            done = number + (plan.label_sigma is not None)
-            self.account.resume(plan.mechanisms(self.blueprint.budget)[:done])
+            self.account.resume(plan.cost(self.blueprint.budget, number))
 
     def _refuse_unpaid(self) -> None:
         """Raise RunMismatchError for a stored histogram that this ledger did not charge to this run.
@@ -212,11 +216,11 @@ class Session:
         paid = {STAMP}
         if isinstance(self.account, Account):
             paid = {entry.hash for entry in charges(self.account.ledger.chain(self.account.source), self.account.run)}
-        for number in range(self.blueprint.plan.iterations + 1):
-            stored = self.run.histogram(number)
+        for number, name in self.run.histograms():
+            stored = self.run.histogram(number, name)
             if stored is not None and stored.entry not in paid:
                 raise RunMismatchError(
-                    f"{self.run.path}: the histogram of iteration {number} was not charged to this run in this ledger: "
+                    f"{self.run.path}: {name}.npz of iteration {number} was not charged to this run in this ledger: "
                     "name the ledger that the run was begun with. Nothing was spent by this call."
                 )
 
@@ -230,7 +234,8 @@ class Session:
         assert self.generation is not None
         public = self.blueprint
         schema, plan = public.schema, public.plan
-        population = released(self.generation.population, self.generation.shares, public.config.output.rows)
+        rows = public.rows or len(self.generation.population)
+        population = released(self.generation.population, self.generation.shares, rows)
         files = public_files(population, schema, public.formats)
         notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
         public_facts = declared_public(schema, plan, notes, public.budget)
@@ -247,8 +252,8 @@ class Session:
             certificate,
             schema,
             plan,
-            apis=[api.name for api in public.apis],
-            embedder=public.embedder.name,
+            apis=[api.name for api in public.apis] if plan.rounds or plan.start is None else [],
+            embedder=public.embedder.name if plan.rounds else "none",
             label_sizes=np.bincount(population.labels, minlength=len(schema.labels)).tolist(),
         )
         files["CARD.md"] = card.encode()
@@ -278,9 +283,8 @@ def _check_affordable(plan: Plan, account: Account) -> None:
     chain = account.ledger.chain(account.source)
     if charges(chain, account.run):
         return  # begun before: it goes on for as long as the budget lasts
-    total, grant = spent(chain), granted(chain)
-    for mechanism in plan.mechanisms(account.budget):
-        total = add(total, grant.accountant.cost(mechanism, account.budget.delta))
+    grant = granted(chain)
+    total = add(spent(chain), plan.cost(account.budget))
     if not fits(total, grant.limit):
         raise BudgetExceededError(
             f"with this run source '{account.source}' would have spent epsilon {grant.epsilon_of(total):.4g} of "

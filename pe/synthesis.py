@@ -30,7 +30,7 @@ def synthesize(
     label_shares: Any = None,
     api: str | Mapping[str, Any] | list[Mapping[str, Any]] | None = None,
     embedder: str | Mapping[str, Any] | None = None,
-    rows: int = 1000,
+    rows: int | None = None,
     iterations: int | None = None,
     method: str | None = None,
     seed: int = 0,
@@ -48,6 +48,7 @@ def synthesize(
 
     data       a path (CSV, Parquet, Arrow, npz, image folder), an Arrow table, a pandas DataFrame, a mapping of arrays.
     schema     public knowledge about the columns: a Schema, or the path of a TOML file. Never inferred from the data.
+    rows       how many records to release; see ``pe.config.OutputConfig``.
     adjacency  "add-remove" (the number of records is private) or "replace-one" (it is public).
     source     name of the private source in the ledger; by default the file's name. All its runs share one budget.
     user       column that says whose record it is: the guarantee is then per user, not per record, and each user's

@@ -21,6 +21,9 @@ HEADINGS = {
 CONSTANT = ("api", "lookahead", "variations")
 """Columns that the table leaves out where they never change."""
 
+FEWEST = 20
+"""Records times the resolution of a count, below which three releases tell next to nothing."""
+
 HOPELESS = 30
 """Runs with noise of 15 times a candidate's expected votes were still useful (breast-cancer, epsilon 1)."""
 
@@ -38,6 +41,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
         Print one JSON object instead of a table.
     """
     from pe.config import Config
+    from pe.start import resolution
     from pe.synthesis import blueprint_of
 
     blueprint = blueprint_of(Config.read(config))
@@ -49,13 +53,28 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
         "first_population": blueprint.plan.population,
         "iterations": rounds,
         "api_calls": calls,
-        "rows": blueprint.config.output.rows,
+        "rows": blueprint.rows,
+        "start": None if blueprint.plan.start is None else blueprint.plan.start.name,
     }
     if json:
         emit(facts)
         return
     from rich.table import Table
 
+    rows = "about as many records as there are private ones" if blueprint.rows is None else f"{blueprint.rows} records"
+    if not rounds:
+        out.print(f"Plan: {blueprint.budget}", highlight=False, markup=False)
+        out.print(
+            f"Three releases: label counts, every column on its own, {facts['start']}. Records are drawn from a "
+            f"density that is fitted to them, without an API; {rows} are released."
+        )
+        mu = resolution(blueprint.budget, 1.0, blueprint.plan.user_norm)
+        if records is not None and records * mu < FEWEST:
+            out.print(
+                f"[yellow]All records together are {records * mu:.3g} times the noise of one count, were the whole "
+                "budget spent on it: nothing useful is likely to come out. Raise epsilon.[/]"
+            )
+        return
     shown = Table(title=f"Plan: {blueprint.budget}", title_justify="left")
     names = [name for name in rounds[0] if name not in CONSTANT or len({each[name] for each in rounds}) > 1]
     for name in names:
@@ -65,7 +84,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
     out.print(shown)
     if facts["label_sigma"] is not None:
         out.print(f"Label counts are bought first, with noise of standard deviation {facts['label_sigma']:.4g}.")
-    out.print(f"{calls} samples are asked of the API in all; {facts['rows']} records are released.")
+    out.print(f"{calls} samples are asked of the API in all; {rows} are released.")
     if records is not None and all(HOPELESS * each["votes_per_candidate"] < each["sigma"] for each in rounds):
         out.print(
             f"[yellow]In every iteration the noise is more than {HOPELESS} times the votes a candidate expects: "

@@ -146,7 +146,8 @@ def table(result: Synthetic) -> object:
             "claim", f"({claim['epsilon']:g}, {claim['delta']:g})-DP per {claim['unit']}, {claim['adjacency']}"
         )
         shown.add_row("epsilon spent", f"{spent['epsilon']:.6g} of {claim['epsilon']:g}")
-    shown.add_row("iterations", f"{iterations['completed']} of {iterations['planned']}")
+    if iterations["planned"]:
+        shown.add_row("iterations", f"{iterations['completed']} of {iterations['planned']}")
     shown.add_row("rows", str(len(result)))
     names = sorted(facts["files"])
     folders: dict[str, list[str]] = {}

@@ -6,8 +6,6 @@ certificate, and what it writes says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,10 +47,9 @@ class SimulatedAccount:
         rng = np.random.default_rng([self.seed, self._iteration])
         return counts + draw(mechanism.sigma, len(counts), rng.bytes)
 
-    def resume(self, mechanisms: Iterable[DiscreteGaussian]) -> None:
-        """Add up what an earlier process of the same run simulated."""
-        for mechanism in mechanisms:
-            self._total = add(self._total, self.budget.accountant.cost(mechanism, self.budget.delta))
+    def resume(self, cost: Cost) -> None:
+        """Take over what an earlier process of the same run simulated."""
+        self._total = cost
 
     def epsilon_spent(self) -> float:
         """What the simulated charges of this process would amount to."""

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from pe.arrays import to_numpy, to_table
 from pe.errors import APIError, BudgetExceededError, ConfigError, EmbedderError
-from pe.evolution import Generation, Releaser, evolve
+from pe.evolution import Generation, evolve
 from pe.plan import Plan, Round
 from pe.population import Population
-from pe.privacy import Account, Adjacency, Contribution, DiscreteGaussian, Histogram, Votes, release
+from pe.privacy import Account, Adjacency, Budget, Contribution, DiscreteGaussian, Histogram, Votes, release
 from pe.private import PrivateDataset
 from pe.schema import Categorical, Numeric, Schema
+from pe.start import Releaser
 
 X = Numeric("x", 0, 99, integer=True)
 SCHEMA = Schema((X, Categorical("label", ("a", "b", "c"))), "label")
@@ -64,7 +65,7 @@ def private(*labels: int, x: int = 30) -> PrivateDataset:
     return PrivateDataset(table, np.array(labels, np.int32), SCHEMA)
 
 
-def exact(votes: Votes, sigma: Fraction, iteration: int) -> Histogram:
+def exact(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
     """A stand-in for ``release`` without noise or charge, to follow the loop's arithmetic."""
     return Histogram(votes._count(), sigma, "none")
 
@@ -84,7 +85,7 @@ def run(
         api if isinstance(api, list) else [api or Walk()],
         embedder or Line(),
         plan,
-        adjacency=Adjacency.ADD_REMOVE,
+        budget=Budget(1.0, 1e-6, Adjacency.ADD_REMOVE),
         release=release,
         seed=seed,
         resume=resume,
@@ -135,7 +136,7 @@ def test_each_round_has_its_own_settings() -> None:
     rounds = (Round(SIGMA, 6, degree=0.9), Round(SIGMA, 9, degree=0.1, api=1), Round(SIGMA, 3, degree=0.0, lookahead=2))
     seen: list[tuple[int, Fraction]] = []
 
-    def recording(votes: Votes, sigma: Fraction, iteration: int) -> Histogram:
+    def recording(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
         seen.append((iteration, sigma))
         return exact(votes, sigma, iteration)
 
@@ -165,7 +166,7 @@ def test_the_threshold_removes_candidates_with_few_votes() -> None:
 def test_bought_label_shares_are_near_the_truth_and_charged(account: Account) -> None:
     data = private(*[0] * 1400, *[1] * 600)
     plan = Plan(100, (), label_sigma=SIGMA)
-    (first,) = run(data, plan, release=lambda v, s, t: release(v, s, account=account, iteration=t))
+    (first,) = run(data, plan, release=lambda v, s, t, *_: release(v, s, account=account, iteration=t))
     np.testing.assert_allclose(first.shares, [0.7, 0.3, 0.0], atol=0.15)  # about 7 standard deviations
     assert first.histogram is not None
     assert len(first.population) == 100
@@ -184,7 +185,9 @@ def test_rare_and_empty_classes_change_nothing_about_how_it_runs(
         (Round(SIGMA, 100, contribution=Contribution((1.0,) * 3)), Round(SIGMA, 10, "rank", lookahead=1)),
         shares=shares,
     )
-    generations = list(run(private(*labels), plan, release=lambda v, s, t: release(v, s, account=account, iteration=t)))
+    generations = list(
+        run(private(*labels), plan, release=lambda v, s, t, *_: release(v, s, account=account, iteration=t))
+    )
     expected = {None: 100, (0.98, 0.01, 0.01): 98, (0.0, 0.0, 1.0): 100}[shares]
     assert [len(generation.population) for generation in generations] == [10, expected, 10]
 
@@ -200,7 +203,7 @@ def test_label_shares_of_another_length_are_refused() -> None:
 def test_each_iteration_is_charged_once_and_the_budget_stops_the_run(account: Account) -> None:
     plan = Plan(10, (Round(SIGMA, 10),) * 100)
     done: list[int] = []
-    generations = run(private(0), plan, release=lambda v, s, t: release(v, s, account=account, iteration=t))
+    generations = run(private(0), plan, release=lambda v, s, t, *_: release(v, s, account=account, iteration=t))
     with pytest.raises(BudgetExceededError):
         done.extend(generation.iteration for generation in generations)
     entries = [entry for entry in account.ledger.chain("source") if entry.kind == "reserve"]
@@ -215,7 +218,7 @@ def test_resuming_with_the_stored_histograms_gives_the_identical_populations(sto
     data = private(0, 0, 1, 2)
     rounds = (Round(SIGMA, 12, lookahead=1), Round(SIGMA, 15, "rank", keep=True), Round(SIGMA, 9, variations=2))
     plan = Plan(20, rounds)
-    whole = list(run(data, plan, release=lambda v, s, t: release(v, s, account=account, iteration=t)))
+    whole = list(run(data, plan, release=lambda v, s, t, *_: release(v, s, account=account, iteration=t)))
     stored = [generation.histogram for generation in whole]
 
     def replay(votes: Votes, sigma: Fraction, iteration: int) -> Histogram:
@@ -290,7 +293,7 @@ def test_a_broken_lookahead_costs_nothing(account: Account) -> None:
                 private(0),
                 plan,
                 api=Walk("vary", BROKEN["too few"]),
-                release=lambda v, s, t: release(v, s, account=account, iteration=t),
+                release=lambda v, s, t, *_: release(v, s, account=account, iteration=t),
             )
         )
     assert account.spent() == (0,)
@@ -322,7 +325,7 @@ def test_an_embedder_that_fails_on_candidates_costs_nothing(
                 private(0),
                 plan,
                 embedder=Unsound(make),
-                release=lambda v, s, t: release(v, s, account=account, iteration=t),
+                release=lambda v, s, t, *_: release(v, s, account=account, iteration=t),
             )
         )
     assert account.spent() == (0,)

@@ -117,11 +117,11 @@ def plant(point: str, wanted: int) -> None:
             die()
         return original(draft, path)
 
-    def store_histogram(original: Any, run: Any, number: int, histogram: Any) -> Any:
+    def store_histogram(original: Any, run: Any, number: int, histogram: Any, *name: str) -> Any:
         if point == "full-histogram" and number == wanted:
             with full_disk():
-                return original(run, number, histogram)
-        stored = original(run, number, histogram)
+                return original(run, number, histogram, *name)
+        stored = original(run, number, histogram, *name)
         if point == "stored" and number == wanted:
             die()
         now["variations"] = 0

@@ -1,0 +1,206 @@
+"""Columns to levels and back: a fine public grid, and the few levels that a noisy count of it supports."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pe.errors import SchemaError
+from pe.schema import Categorical, Column, Image, Numeric
+
+REFINED_FROM = 16
+"""Grids with at least this many bins are refined at the ends of the domain."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A public map of one column's values to levels 0 .. size - 1, and how to draw a value of a level.
+
+    shares   float64 (size,): share of each level, sum 1.
+    edges    float64 (size + 1,), increasing: a number belongs to the level between its edges; None for categories.
+    groups   int32 (values,): level of each category; None for numbers.
+    weights  float64 (values,): relative frequency of each category within its level; None for numbers.
+
+    A number's missing values, where the column has them, are a last level without edges.
+    """
+
+    column: Column
+    shares: NDArray[np.float64] = field(repr=False)
+    edges: NDArray[np.float64] | None = field(default=None, repr=False)
+    groups: NDArray[np.int32] | None = field(default=None, repr=False)
+    weights: NDArray[np.float64] | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        return len(self.shares)
+
+    @property
+    def absent(self) -> bool:
+        """Whether the last level is that of a number's missing values."""
+        return self.groups is None and self.column.missing
+
+    def encode(self, values: NDArray[Any]) -> NDArray[np.int32]:
+        """Levels int32 (n,) of values as ``pe.arrays.to_numpy`` gives them; each depends on its own value alone."""
+        if self.groups is not None:
+            codes: NDArray[np.int32] = self.groups[values]
+            return codes
+        assert self.edges is not None
+        inner = np.searchsorted(self.edges[1:-1], values, side="right")
+        if self.absent:
+            inner = np.where(np.isnan(values), self.size - 1, inner)
+        return inner.astype(np.int32)
+
+    def decode(self, levels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[Any]:
+        """A value of each level (n,): uniform between its edges, or a category by its weight."""
+        if self.groups is not None:
+            assert self.weights is not None
+            order = np.argsort(self.groups, kind="stable")
+            total = np.concatenate([[0.0], np.cumsum(self.weights[order])])
+            first = np.searchsorted(self.groups[order], np.arange(self.size + 1))
+            low, high = total[first[:-1]][levels], total[first[1:]][levels]
+            found = np.searchsorted(total, low + rng.random(len(levels)) * (high - low), side="right") - 1
+            chosen: NDArray[Any] = order[np.clip(found, first[levels], first[levels + 1] - 1)]
+            return chosen.astype(np.int32)
+        assert self.edges is not None
+        assert isinstance(self.column, Numeric)
+        absent = np.full(len(levels), self.absent) & (levels == self.size - 1)
+        own = np.where(absent, 0, levels)
+        low, high = self.edges[own], self.edges[own + 1]
+        uniform = rng.random(len(levels))
+        if self.column.log:
+            low, high = np.maximum(low, self.column.minimum), np.minimum(high, self.column.maximum)
+            drawn = low * (high / low) ** uniform
+        else:
+            drawn = low + uniform * (high - low)
+        drawn = np.clip(np.rint(drawn) if self.column.integer else drawn, self.column.minimum, self.column.maximum)
+        if self.absent:
+            drawn[absent] = np.nan
+        whole = self.column.integer and not self.absent
+        values: NDArray[Any] = drawn.astype(np.int64) if whole else drawn
+        return values
+
+
+def grid(column: Column, bins: int) -> Levels:
+    """The levels of the first count: every category, or about ``bins`` intervals of a number's domain.
+
+    Intervals have equal width; grids of 16 bins and more are refined geometrically at both ends of the domain, where
+    values pile up. An integer column of at most 2 ``bins`` values gets one level per value.
+    """
+    if isinstance(column, Image):
+        raise SchemaError(f"tables cannot hold images (column '{column.name}'). Nothing was spent.")
+    if isinstance(column, Categorical):
+        values = column.states
+        return Levels(
+            column, np.full(values, 1 / values), groups=np.arange(values, dtype=np.int32), weights=np.ones(values)
+        )
+    half = 0.5 if column.integer else 0.0
+    low, high = column.minimum - half, column.maximum + half
+    if high <= low:
+        high = np.nextafter(low, math.inf)
+    if column.integer and high - low <= 2 * bins:
+        return _even(column, np.arange(low, high + 1))
+    if column.log:
+        edges = np.geomspace(column.minimum, column.maximum, bins + 1)
+        edges[[0, -1]] = low, high
+    else:
+        edges = np.linspace(low, high, bins + 1)
+    if bins >= REFINED_FROM and not column.log:
+        tips = (high - low) / bins * 2.0 ** -np.arange(1, 7)
+        edges = np.concatenate([edges, low + tips, high - tips])
+    if column.integer:
+        edges = np.rint(edges - 0.5) + 0.5
+    return _even(column, np.unique(edges))
+
+
+def _even(column: Numeric, edges: NDArray[np.float64]) -> Levels:
+    size = len(edges) - 1 + column.missing
+    return Levels(column, np.full(size, 1 / size), edges)
+
+
+def merge(fine: Levels, counts: NDArray[np.float64], sigma: float, most: int) -> Levels:
+    """About ``most`` levels of nearly equal mass from noisy counts of the grid, float64 (fine.size,), noise ``sigma``.
+
+    Neighbouring intervals are joined until their mass stands out of the noise, and heavy ones are divided evenly.
+    Categories within two standard deviations of zero (of columns with more than eight) share one level.
+    """
+    return _categories(fine, counts, sigma) if fine.groups is not None else _intervals(fine, counts, sigma, most)
+
+
+def coarse(levels: Levels, bins: int) -> NDArray[np.int32]:
+    """A map int32 (levels.size,) to at most ``bins`` groups: intervals of about equal mass, or the largest categories
+    and the rest."""
+    if levels.size <= bins:
+        return np.arange(levels.size, dtype=np.int32)
+    if levels.absent:  # missing values keep a group of their own
+        groups = coarse(_present(levels), max(bins - 1, 1))
+        return np.append(groups, groups.max() + 1).astype(np.int32)
+    if levels.groups is not None:
+        groups = np.full(levels.size, bins - 1, np.int32)
+        groups[np.argsort(-levels.shares, kind="stable")[: bins - 1]] = np.arange(bins - 1)
+        return groups
+    middle = np.cumsum(levels.shares) - levels.shares / 2
+    _, dense = np.unique(np.minimum((middle * bins).astype(np.int32), bins - 1), return_inverse=True)
+    return dense.astype(np.int32)
+
+
+def _categories(fine: Levels, counts: NDArray[np.float64], sigma: float) -> Levels:
+    kept = np.flatnonzero(counts >= 2 * sigma) if fine.size > 8 else np.arange(fine.size)
+    groups = np.full(fine.size, len(kept), np.int32)
+    groups[kept] = np.arange(len(kept))
+    rest = np.flatnonzero(groups == len(kept))
+    mass = np.maximum(counts[kept], sigma / 2)
+    weights = np.maximum(counts, sigma / 4 + 1e-9)
+    if len(rest):
+        mass = np.append(mass, max(float(counts[rest].sum()), sigma / 2))
+    return Levels(fine.column, _normalised(mass), groups=groups, weights=weights)
+
+
+def _intervals(fine: Levels, counts: NDArray[np.float64], sigma: float, most: int) -> Levels:
+    assert fine.edges is not None
+    assert isinstance(fine.column, Numeric)
+    if fine.absent:
+        found = _intervals(_present(fine), counts[:-1], sigma, most)
+        missing = max(float(counts[-1]), sigma / 2)
+        lost = missing / (missing + max(float(counts[:-1].sum()), sigma))
+        return Levels(fine.column, np.append(found.shares * (1 - lost), lost), found.edges)
+    wanted = max(float(counts.sum()), 0.0) / most
+    parts: list[list[float]] = []  # left edge, right edge, mass, joined intervals
+    mass, joined, left = 0.0, 0, fine.edges[0]
+    for right, count in zip(fine.edges[1:], counts, strict=True):
+        mass, joined = mass + float(count), joined + 1
+        if mass >= max(0.7 * wanted, 2.5 * sigma * math.sqrt(joined)):
+            parts.append([left, right, mass, joined])
+            mass, joined, left = 0.0, 0, right
+    if joined:
+        if parts and mass < max(0.35 * wanted, 1.5 * sigma * math.sqrt(joined)):
+            parts[-1] = [parts[-1][0], fine.edges[-1], parts[-1][2] + mass, parts[-1][3] + joined]
+        else:
+            parts.append([left, fine.edges[-1], mass, joined])
+    masses = _normalised(np.array([max(p[2] - 0.5 * sigma * math.sqrt(p[3]), 0.1 * sigma + 1e-9) for p in parts]))
+    edges, shares = [parts[0][0]], []
+    for (low, high, _, _), share in zip(parts, masses, strict=True):
+        cuts = max(1, round(share * most))
+        if fine.column.integer:
+            cuts = min(cuts, max(1, round(high - low)))
+        inner = np.linspace(low, high, cuts + 1)[1:]
+        if fine.column.integer:
+            inner = np.rint(inner - 0.5) + 0.5
+        inner = np.unique(inner[inner > low])
+        edges += inner.tolist()
+        shares += [share / len(inner)] * len(inner)
+    return Levels(fine.column, _normalised(np.array(shares)), np.array(edges))
+
+
+def _present(levels: Levels) -> Levels:
+    """A number's levels without that of its missing values."""
+    assert isinstance(levels.column, Numeric)
+    return Levels(replace(levels.column, missing=False), levels.shares[:-1], levels.edges)
+
+
+def _normalised(mass: NDArray[np.float64]) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = mass / mass.sum()
+    return shares

@@ -1,0 +1,84 @@
+"""The method "cross-tables": count records in small tables, fit a density to the noisy counts, draw records from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pe.arrays import to_table
+from pe.population import Population
+from pe.schema import Schema
+from pe.select import apportion, shares_from
+from pe.start import LABELS, Ask
+from pe.tables.fit import fit
+from pe.tables.levels import grid, merge
+from pe.tables.measure import Counts, one_way
+from pe.tables.plan import LABEL_SHARE, choose, settings
+
+
+@dataclass(frozen=True)
+class _Records:
+    """How many records each label has; without a label, how many there are."""
+
+    bins: int
+    grid: int
+
+    name = "label counts"
+    signed = False
+
+    @property
+    def bound_squared(self) -> int:
+        return self.grid**2
+
+    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        found = labels[:, None].astype(np.int64)
+        return found, np.full_like(found, self.grid)
+
+
+class CrossTables:
+    """Three releases: records per label; every column on its own; the label with one, two and three columns.
+
+    The first says how large the others can be, the second how numbers are best cut. A maximum-entropy density is fitted
+    to the third (``pe.tables.fit``), and any number of records drawn from it.
+    """
+
+    name = "cross-tables"
+
+    def __call__(
+        self, ask: Ask, schema: Schema, n: int | None, shares: NDArray[np.float64] | None, rng: np.random.Generator
+    ) -> tuple[Population, NDArray[np.float64]]:
+        labels, mu, columns = len(schema.labels), ask.resolution, schema.features
+        counted = ask(_Records(labels, ask.finer), LABEL_SHARE, LABELS)
+        records = np.maximum(counted.votes, float(counted.sigma))
+        total = float(records.sum())
+        plan = settings(total, len(columns), labels, mu)
+
+        fine = [grid(column, plan.bins) for column in columns]
+        histograms = Counts(one_way(fine), tuple(fine), "histograms", ask.finer)
+        answer = ask(histograms, plan.histogram_share, "histograms")
+        parts, sigma = histograms.tables.split(answer.votes), float(answer.sigma)
+        levels = [merge(level, part[0], sigma, plan.levels) for level, part in zip(fine, parts, strict=True)]
+
+        left = plan.table_share
+        tables = choose(levels, labels, total, mu * math.sqrt(left), plan.most, rng)
+        answer = ask(Counts(tables, tuple(levels), "cross-tables", ask.finer), left, "tables")
+        density = fit(
+            tables,
+            levels,
+            answer.votes,
+            float(answer.sigma),
+            records,
+            rng,
+            particles=plan.particles,
+            rounds=plan.rounds,
+        )
+        found = shares_from(counted.counts) if shares is None else shares
+        sizes = apportion(round(total) if n is None else n, found)
+        made = density.sample(sizes, rng, sharpness=plan.sharpness)
+        return Population.of(
+            to_table(made, schema), np.repeat(np.arange(labels), sizes).astype(np.int32), self.name
+        ), found

@@ -1,0 +1,107 @@
+"""Which queries to ask, from public facts: columns, labels, an estimate of n, and the budget.
+
+Chosen on validation splits and simulated tables; see ``choose``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pe.tables.levels import Levels, coarse
+from pe.tables.measure import Table, Tables
+
+SHARES = {1: 0.3, 2: 0.4, 3: 0.3}
+"""Share of the last release's mu**2 spent on label x 1, 2 and 3 columns."""
+
+LABEL_SHARE = 0.03
+"""Share of mu**2 for the label counts, which say how many records there are."""
+
+MOST = {1: 1 << 30, 2: 91, 3: 60}
+MOST_SMALL = {1: 1 << 30, 2: 30, 3: 30}
+"""Tables of each order, at most; above it a balanced random choice. The second for few records."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Share of mu**2 for the 1-way histograms (the cross-tables get what these and the labels leave), and sizes.
+
+    bins        intervals of a number's grid.
+    levels      levels of a number.
+    most        cross-tables of each order.
+    particles, rounds, sharpness  of ``pe.tables.fit``.
+    """
+
+    histogram_share: float
+    bins: int
+    levels: int
+    most: dict[int, int]
+    particles: int
+    rounds: int
+    sharpness: float
+
+    @property
+    def table_share(self) -> float:
+        return 1 - LABEL_SHARE - self.histogram_share
+
+
+def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
+    """For about ``records`` records (an estimate, or the sum of released label counts) of ``columns`` features and
+    ``labels`` labels.
+
+    ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove).
+    """
+    if records * mu * math.sqrt(0.1 / columns) < 12:  # a tenth of the budget would resolve less than four bins
+        share, per_bin, most, particles = 0.3, 1.5, MOST_SMALL, 2000
+    else:
+        share, per_bin, most, particles = 0.1, 3.0, MOST, 6000
+    bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
+    sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
+    return Settings(share, min(max(bins, 4), 128), 32, most, particles, 50, sharpness)
+
+
+def choose(
+    levels: Sequence[Levels], labels: int, records: float, mu: float, most: dict[int, int], rng: np.random.Generator
+) -> Tables:
+    """Cross-tables of the label with 1, 2 and 3 columns, for a release with GDP parameter ``mu``.
+
+    Each axis has as many groups as leave about 0.4 noise standard deviations per record-count of a cell; columns of
+    many levels get a second, coarser 1-way table. The label is part of every table.
+    """
+    columns = [i for i, level in enumerate(levels) if level.size > 1]
+    orders = {order: share for order, share in SHARES.items() if order <= len(columns)}
+    asked: list[tuple[tuple[int, ...], int, float]] = []
+    for order, share in orders.items():
+        subsets = _subsets(columns, order, most[order], rng)
+        part = share / sum(orders.values()) / len(subsets)
+        cells = max(records, 0) / labels * math.sqrt(part) * mu / 0.4
+        bins = min(max(math.floor(cells ** (1 / order) + 0.3), 2 if order > 1 else 3), 32)
+        if order == 1 and bins >= 12:
+            asked += [(subset, bins, 0.6 * part) for subset in subsets]
+            asked += [(subset, round(1.5 * math.sqrt(bins)), 0.4 * part) for subset in subsets]
+        else:
+            asked += [(subset, bins, part) for subset in subsets]
+    least = min((part for *_, part in asked), default=1.0)
+    return Tables(
+        tuple(
+            Table(subset, tuple(coarse(levels[i], bins) for i in subset), max(1, round(4 * math.sqrt(part / least))))
+            for subset, bins, part in asked
+        ),
+        labels,
+    )
+
+
+def _subsets(columns: Sequence[int], order: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """All subsets of ``order`` columns, or ``most`` in which every column is about equally frequent."""
+    if math.comb(len(columns), order) <= most:
+        return list(itertools.combinations(columns, order))
+    chosen: dict[tuple[int, ...], None] = {}
+    while len(chosen) < most:
+        mixed = rng.permutation(np.asarray(columns))
+        for start in range(0, len(columns) - order + 1, order):
+            chosen[tuple(sorted(int(c) for c in mixed[start : start + order]))] = None
+    return list(chosen)[:most]

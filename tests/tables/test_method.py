@@ -1,0 +1,256 @@
+"""The method "cross-tables", as a whole run: what it pays, keeps, resumes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pe
+import pe.session
+from pe.arrays import to_table
+from pe.errors import BudgetExceededError, ConfigError
+from pe.measure import measure
+from pe.privacy import Adjacency
+from pe.privacy.certificate import verify
+from pe.private import PrivateDataset
+from pe.run import Run
+from pe.tables import plan
+from pe.tables.levels import grid, merge
+from pe.tables.measure import Counts, one_way
+
+SCHEMA = pe.Schema(
+    (
+        pe.Numeric("age", 0, 100, integer=True),
+        pe.Numeric("income", 1, 1e6, log=True, missing=True),
+        pe.Categorical("town", ("a", "b", "c"), missing=True),
+        pe.Categorical("ill", ("no", "yes")),
+    ),
+    "ill",
+)
+
+
+def people(n: int = 3000, seed: int = 0) -> pd.DataFrame:
+    """The ill are older and live in town c; a third of the incomes are missing, half of them of the ill."""
+    rng = np.random.default_rng(seed)
+    ill = rng.random(n) < 0.3
+    return pd.DataFrame(
+        {
+            "age": np.clip(rng.normal(np.where(ill, 70, 35), 10), 0, 100).round(),
+            "income": np.where(rng.random(n) < np.where(ill, 0.5, 0.25), np.nan, np.exp(rng.normal(8, 1.5, n))),
+            "town": np.where(rng.random(n) < np.where(ill, 0.8, 0.2), "c", rng.choice(["a", "b"], n)),
+            "ill": np.where(ill, "yes", "no"),
+            "who": rng.integers(0, n // 3, n),
+        }
+    )
+
+
+def made(folder: Path, data: pd.DataFrame | None = None, schema: pe.Schema = SCHEMA, **given: Any) -> pe.Synthetic:
+    settings: dict[str, Any] = {"epsilon": 2.0, "delta": 1e-6, "adjacency": "add-remove", "source": "people"}
+    settings |= {"run": folder / "run", "ledger": folder / "ledger.sqlite3", "create": True}
+    return pe.synthesize(people() if data is None else data, schema=schema, **(settings | given))
+
+
+def purposes(synthetic: pe.Synthetic) -> list[str]:
+    return [row["purpose"] for row in synthetic.certificate["entries"] if row["kind"] == "reserve"]
+
+
+def test_it_is_the_default_for_tables_and_keeps_what_depends_on_what(tmp_path: Path) -> None:
+    result = made(tmp_path)
+    assert purposes(result) == ["label counts", "histograms", "cross-tables"]
+    assert 1.99 < result.certificate["spent"]["epsilon"] <= 2.0
+    assert verify(
+        result.certificate, folder=tmp_path / "run" / "release", ledger=pe.Ledger(tmp_path / "ledger.sqlite3")
+    )
+    frame = result.to_pandas()
+    assert len(frame) == pytest.approx(3000, abs=300)
+    ill = frame[frame["ill"] == "yes"]
+    assert len(ill) / len(frame) == pytest.approx(0.3, abs=0.06)
+    assert ill["age"].mean() == pytest.approx(70, abs=6)
+    assert frame[frame["ill"] == "no"]["age"].mean() == pytest.approx(35, abs=6)
+    assert (ill["town"] == "c").mean() == pytest.approx(0.8, abs=0.12)
+    assert ill["income"].isna().mean() == pytest.approx(0.5, abs=0.12)
+    assert np.log(frame["income"].dropna()).median() == pytest.approx(8, abs=0.5)
+    card = (tmp_path / "run" / "release" / "CARD.md").read_text()
+    assert "drawn from a density that was fitted to noisy counts" in card
+    assert "never saw" not in card
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"adjacency": "replace-one"},
+        {"user": "who"},
+        {"user": "who", "user_norm": 3.0},
+        {"label_shares": "uniform", "rows": 200},
+        {"label_shares": [0.9, 0.1], "rows": 100},
+        {"schema": SCHEMA.with_label(None)},
+        {"rows": 7},
+        {"simulate": 3, "create": False},
+    ],
+    ids=str,
+)
+def test_it_works_under_any_terms(tmp_path: Path, given: dict[str, Any]) -> None:
+    result = made(tmp_path, **given)
+    if "rows" in given:
+        assert len(result) == given["rows"]
+    if "label_shares" in given:
+        yes = (result.to_numpy("ill") == "yes").mean()
+        assert yes == pytest.approx(0.5 if given["label_shares"] == "uniform" else 0.1)
+    if not result.simulated:
+        assert 1.99 < result.certificate["spent"]["epsilon"] <= 2.0
+        assert verify(result.certificate)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_hardly_any_records_are_no_special_case(tmp_path: Path, rows: int) -> None:
+    assert len(made(tmp_path, people()[:rows], rows=20)) == 20
+
+
+def test_odd_columns_are_no_special_case(tmp_path: Path) -> None:
+    """A constant, an all-missing one, a class with one record, more columns than records."""
+    names = [f"x{number}" for number in range(40)]
+    columns = [pe.Numeric(name, 0, 1, missing=name == "x1") for name in names]
+    schema = pe.Schema((*columns, pe.Numeric("same", 3, 3), pe.Categorical("kind", ("a", "b", "c"))), "kind")
+    data = pd.DataFrame({name: np.linspace(0, 1, 30) for name in names} | {"same": 3.0, "kind": ["a"] * 29 + ["b"]})
+    data["x1"] = np.nan
+    frame = made(tmp_path, data, schema, rows=60).to_pandas()
+    assert len(frame) == 60
+    assert set(frame["same"]) == {3.0}
+
+
+def test_a_run_that_died_between_its_releases_pays_for_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = made(tmp_path / "whole", simulate=1, create=False).to_pandas()
+    store = Run.store_histogram
+
+    def dying(run: Run, number: int, histogram: Any, name: str = "histogram") -> None:
+        store(run, number, histogram, name)
+        if name == "histograms":
+            raise KeyboardInterrupt
+
+    for terms in ({}, {"simulate": 1, "create": False}):
+        folder = tmp_path / f"broken {len(terms)}"
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "store_histogram", dying)
+            with pytest.raises(KeyboardInterrupt):
+                made(folder, **terms)
+        stored = {path.name: path.read_bytes() for path in (folder / "run" / "iterations" / "000").glob("*.npz")}
+        assert set(stored) == {"histogram.npz", "histograms.npz"}
+        result = made(folder, **terms)
+        for name, content in stored.items():
+            assert (folder / "run" / "iterations" / "000" / name).read_bytes() == content
+        if terms:
+            assert result.to_pandas().equals(whole)
+        else:
+            assert purposes(result) == ["label counts", "histograms", "cross-tables"]
+
+
+def test_a_second_run_on_a_spent_source_is_refused_before_it_reads_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path)
+    monkeypatch.setattr(PrivateDataset, "read", lambda *_, **__: pytest.fail("the data were read"))
+    with pytest.raises(BudgetExceededError, match="Nothing was spent"):
+        made(tmp_path, run=tmp_path / "second")
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 0.01])
+def test_a_hopeless_budget_is_refused_before_there_is_a_ledger(tmp_path: Path, epsilon: float) -> None:
+    with pytest.raises(ConfigError, match=r"nothing useful can come out.*Nothing was spent"):
+        made(tmp_path, epsilon=epsilon)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "cross-tables", "iterations": 3}, "no iterations"),
+        ({"method": "cross-tables", "votes": 3}, "unknown key"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        made(tmp_path, **given)
+
+
+def test_votes_are_taken_where_something_of_theirs_is_set(tmp_path: Path) -> None:
+    assert "votes" in purposes(made(tmp_path, iterations=2, rows=30))
+
+
+def test_constraints_and_keys_hold_in_what_is_drawn(tmp_path: Path) -> None:
+    from pe.constraints import Order
+
+    schema = pe.Schema((pe.Numeric("low", 0, 10), pe.Numeric("high", 0, 10)), constraints=(Order(("low", "high")),))
+    data = pd.DataFrame({"low": np.linspace(0, 5, 400), "high": np.linspace(2, 10, 400)})
+    frame = made(tmp_path, data, schema, rows=300).to_pandas()
+    assert (frame["low"] <= frame["high"]).all()
+
+
+rows = st.lists(st.tuples(st.integers(0, 100), st.booleans(), st.integers(0, 3)), min_size=1, max_size=25)
+
+
+@given(rows, rows, st.sampled_from(Adjacency), st.sampled_from([None, 0.5, 1.0, 40.0]))
+@settings(max_examples=25)
+def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
+    some: list[tuple[int, bool, int]],
+    others: list[tuple[int, bool, int]],
+    adjacency: Adjacency,
+    norm: float | None,
+) -> None:
+    schema = pe.Schema((pe.Numeric("x", 0, 100, integer=True), pe.Categorical("kind", ("a", "b"))), "kind")
+    fine = [grid(column, 16) for column in schema.features]
+    rng = np.random.default_rng(0)
+    levels = [merge(level, rng.normal(30, 5, level.size), 5.0, 8) for level in fine]
+    tables = plan.choose(levels, 2, 500, 0.3, plan.MOST, rng)
+    counts = Counts(tables, tuple(levels), "cross-tables", 16 if norm else 1)
+    first = Counts(one_way(fine), tuple(fine), "histograms", 16 if norm else 1)
+
+    def private(records: list[tuple[int, bool, int]]) -> PrivateDataset:
+        x, kind, who = (np.array(column, np.int64) for column in zip(*records, strict=True))
+        return PrivateDataset(to_table({"x": x}, schema), kind.astype(np.int32), schema, who)
+
+    changed = [row for row in some if row[2] != 0] if norm else some[1:]
+    if adjacency is Adjacency.REPLACE_ONE:
+        changed = changed + [(*row[:2], 0) for row in (others if norm else others[:1])]
+    for features in (first, counts):
+        scale = None if norm is None else norm * (features.bound_squared**0.5 / features.grid)
+        votes = measure(private(some), features, adjacency=adjacency, norm=scale)
+        after = np.zeros(features.bins, np.int64)
+        if changed:
+            after = measure(private(changed), features, adjacency=adjacency, norm=scale)._count()
+        assert ((votes._count() - after) ** 2).sum() <= votes.sensitivity_squared
+
+
+def test_the_plan_command_tells_what_it_does_and_when_it_is_hopeless(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pe.cli import main
+
+    people().to_csv(tmp_path / "people.csv", index=False)
+    (tmp_path / "schema.toml").write_text(SCHEMA.to_toml())
+    (tmp_path / "pe.toml").write_text(
+        '[private]\nsource = "people"\npath = "people.csv"\nschema = "schema.toml"\n'
+        '[privacy]\nepsilon = 1.0\ndelta = 1e-6\nadjacency = "add-remove"\n'
+        '[api]\nkind = "tabular"\n[output]\nrun = "run"\n'
+    )
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            main(list(arguments))
+        assert exit_.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "Three releases" in run("plan", str(tmp_path / "pe.toml"), "--records", "3000")
+    assert "nothing useful" in run("plan", str(tmp_path / "pe.toml"), "--records", "20")
+    assert json.loads(run("plan", str(tmp_path / "pe.toml"), "--json"))["start"] == "cross-tables"
+    shown = json.loads(run("synthesize", str(tmp_path / "pe.toml"), "--create", "--json"))
+    assert shown["iterations"] == {"completed": 0, "planned": 0}
+    assert 2500 < shown["rows"] < 3500

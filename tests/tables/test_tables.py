@@ -1,0 +1,209 @@
+"""Cross-tables: what a record contributes, what levels keep, and what a fit recovers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pe.errors import SchemaError
+from pe.schema import Categorical, Image, Numeric
+from pe.tables import plan
+from pe.tables.fit import fit
+from pe.tables.levels import Levels, coarse, grid, merge
+from pe.tables.measure import Counts, Table, Tables, one_way
+
+COLUMNS = (
+    Numeric("x", -3.0, 5.0),
+    Numeric("age", 0, 90, integer=True),
+    Numeric("constant", 2.0, 2.0),
+    Categorical("job", tuple("abcdefghijkl")),
+    Categorical("sex", ("f", "m")),
+)
+
+
+def records(n: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    return {
+        "x": np.clip(rng.normal(0, 1.5, n), -3, 5),
+        "age": rng.integers(0, 91, n),
+        "constant": np.full(n, 2.0),
+        "job": np.minimum(rng.geometric(0.4, n) - 1, 11).astype(np.int32),
+        "sex": rng.integers(0, 2, n).astype(np.int32),
+    }
+
+
+def counted(
+    tables: Tables, levels: Sequence[Levels], arrays: dict[str, NDArray[Any]], labels: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Exact answers, as ``pe.measure`` adds them up."""
+    cells = Counts(tables, tuple(levels), "test").cells(arrays, labels)
+    total = np.zeros(tables.bins, np.int64)
+    for place, table in enumerate(tables.tables):
+        np.add.at(total, cells[:, place], table.weight)
+    return total
+
+
+def learned(n: int = 4000, sigma: float = 5.0, most: int = 16) -> list[Levels]:
+    fine = [grid(column, 32) for column in COLUMNS]
+    first = one_way(fine)
+    answers = counted(first, fine, records(n), np.zeros(n, np.int64))
+    return [merge(level, part[0], sigma, most) for level, part in zip(fine, first.split(answers), strict=True)]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 60))
+@settings(max_examples=25, deadline=None)
+def test_adding_a_record_moves_the_answers_by_the_stated_bound_exactly(seed: int, labels: int, n: int) -> None:
+    levels = learned()
+    tables = plan.choose(levels, labels, 4000, 0.3, plan.MOST, np.random.default_rng(seed))
+    arrays = records(n, seed)
+    label = np.random.default_rng(seed).integers(0, labels, n)
+    whole = counted(tables, levels, arrays, label)
+    less = counted(tables, levels, {name: values[1:] for name, values in arrays.items()}, label[1:])
+    moved = whole - less
+    assert whole.dtype == np.int64
+    assert int((moved**2).sum()) == tables.bound_squared
+    assert (moved >= 0).all()  # so that replacing a record moves them by at most sqrt(2) times the bound
+    assert len(whole) == tables.bins
+
+
+def test_a_table_counts_label_by_cell() -> None:
+    """Two records of label 1 in cell (1, 0), one of label 0 in cell (0, 1), weight 3: by hand."""
+    identity = np.arange(2, dtype=np.int32)
+    sex = Categorical("sex", ("f", "m"))
+    both = Levels(sex, np.full(2, 0.5), groups=identity, weights=np.ones(2))
+    other = Levels(Categorical("other", ("n", "y")), np.full(2, 0.5), groups=identity, weights=np.ones(2))
+    tables = Tables((Table((0, 1), (identity, identity), 3),), labels=2)
+    arrays = {"sex": np.array([1, 1, 0], np.int32), "other": np.array([0, 0, 1], np.int32)}
+    answers = counted(tables, [both, other], arrays, np.array([1, 1, 0]))
+    assert answers.tolist() == [0, 3, 0, 0, 0, 0, 6, 0]
+    assert tables.split(answers)[0].tolist() == [[0, 3, 0, 0], [0, 0, 6, 0]]
+    assert tables.bound_squared == 9
+
+
+def test_levels_decode_to_values_of_the_same_level_inside_the_domain() -> None:
+    rng = np.random.default_rng(0)
+    for level, column in zip(learned(), COLUMNS, strict=True):
+        codes = rng.integers(0, level.size, 500).astype(np.int32)
+        values = level.decode(codes, rng)
+        assert np.array_equal(level.encode(values), codes)
+        if isinstance(column, Numeric):
+            assert (values >= column.minimum).all()
+            assert (values <= column.maximum).all()
+            assert values.dtype == (np.int64 if column.integer else np.float64)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 500), st.integers(2, 40), st.integers(4, 128))
+@settings(max_examples=60, deadline=None)
+def test_any_noisy_answer_makes_usable_levels(seed: int, sigma: float, most: int, bins: int) -> None:
+    rng = np.random.default_rng(seed)
+    for column in COLUMNS:
+        fine = grid(column, bins)
+        level = merge(fine, rng.normal(0, sigma, fine.size), sigma, most)
+        assert math.isclose(level.shares.sum(), 1)
+        assert (level.shares > 0).all()
+        if level.edges is not None:
+            assert fine.edges is not None
+            assert (np.diff(level.edges) > 0).all()
+            assert (level.edges[0], level.edges[-1]) == (fine.edges[0], fine.edges[-1])
+        groups = coarse(level, 3)
+        assert set(groups.tolist()) == set(range(int(groups.max()) + 1))
+        assert groups.max() < 3
+
+
+def test_a_spike_keeps_a_level_of_its_own() -> None:
+    column = Numeric("gain", 0, 99999, integer=True)
+    fine = grid(column, 64)
+    counts = np.full(fine.size, 2.0)
+    counts[0] = 9000
+    level = merge(fine, counts, 10.0, 32)
+    assert level.edges is not None
+    assert level.shares[: np.searchsorted(level.edges, 30)].sum() > 0.9
+
+
+def test_rare_categories_share_a_level_and_large_ones_keep_theirs() -> None:
+    column = Categorical("c", tuple(str(i) for i in range(3000)))
+    counts = np.zeros(3000)
+    counts[:5] = 1000
+    level = merge(grid(column, 32), counts, 20.0, 32)
+    assert level.size == 6
+    drawn = level.decode(np.full(100, 5, np.int32), np.random.default_rng(0))
+    assert (drawn >= 5).all()
+
+
+def exact_pairs(n: int) -> tuple[list[Levels], Tables, NDArray[np.int64], NDArray[np.int64]]:
+    """Two bits that agree nine times in ten for label 0 and disagree for label 1."""
+    rng = np.random.default_rng(1)
+    identity = np.arange(2, dtype=np.int32)
+    levels = [
+        Levels(Categorical(name, ("0", "1")), np.full(2, 0.5), groups=identity, weights=np.ones(2)) for name in "ab"
+    ]
+    label, a = rng.integers(0, 2, n), rng.integers(0, 2, n)
+    b = a ^ label ^ (rng.random(n) < 0.1)
+    tables = Tables((Table((0, 1), (identity, identity)),), labels=2)
+    answers = counted(tables, levels, {"a": a.astype(np.int32), "b": b.astype(np.int32)}, label)
+    return levels, tables, answers, np.bincount(label)
+
+
+def test_the_fit_recovers_an_interaction_and_is_deterministic() -> None:
+    levels, tables, answers, sizes = exact_pairs(4000)
+
+    def draw() -> dict[str, NDArray[Any]]:
+        rng = np.random.default_rng(0)
+        density = fit(tables, levels, answers, 5.0, sizes.astype(float), rng, particles=2000)
+        return density.sample(np.array([3000, 3000]), rng, sharpness=1.0)
+
+    made = draw()
+    agree = made["a"] == made["b"]
+    assert agree[:3000].mean() == pytest.approx(0.9, abs=0.03)
+    assert agree[3000:].mean() == pytest.approx(0.1, abs=0.03)
+    again = draw()
+    assert all(np.array_equal(made[name], again[name]) for name in made)
+
+
+def test_pure_noise_stays_near_the_base() -> None:
+    levels, tables, answers, sizes = exact_pairs(4000)
+    rng = np.random.default_rng(0)
+    density = fit(tables, levels, answers * 0 + 1000, 1e5, sizes.astype(float), rng, particles=2000)
+    made = density.sample(np.array([2000, 2000]), rng)
+    assert np.mean(made["a"] == made["b"]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_labels_without_records_and_single_columns_do_not_crash() -> None:
+    levels = learned()[:1]
+    tables = plan.choose(levels, 3, 10, 0.01, plan.MOST, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    density = fit(tables, levels, np.zeros(tables.bins), 10.0, np.array([1.0, 1.0, 50.0]), rng, particles=100, rounds=3)
+    made = density.sample(np.array([0, 1, 7]), rng)
+    assert len(made["x"]) == 8
+
+
+def test_many_columns_get_a_bounded_and_balanced_choice_of_tables() -> None:
+    half = np.full(2, 0.5)
+    identity = np.arange(2, dtype=np.int32)
+    levels = [Levels(Categorical(f"c{i}", ("0", "1")), half, groups=identity, weights=np.ones(2)) for i in range(40)]
+    tables = plan.choose(levels, 2, 10000, 0.3, plan.MOST, np.random.default_rng(0)).tables
+    for order in (2, 3):
+        chosen = [table.columns for table in tables if len(table.columns) == order]
+        assert len(chosen) == len(set(chosen)) == plan.MOST[order]
+        used = np.bincount(np.concatenate(chosen), minlength=40)
+        assert used.max() - used.min() <= 2
+
+
+def test_the_plan_spends_the_whole_budget_and_no_more() -> None:
+    for n, columns in ((300, 30), (7000, 7), (1_000_000, 50)):
+        made = plan.settings(n, columns, 2, 0.3)
+        assert plan.LABEL_SHARE + made.histogram_share + made.table_share == pytest.approx(1)
+        assert 4 <= made.bins <= 128
+        assert 1 <= made.sharpness <= 1.5
+
+
+def test_images_are_refused() -> None:
+    with pytest.raises(SchemaError, match="cannot hold images"):
+        grid(Image("picture", 8, 8), 16)
