@@ -104,9 +104,9 @@ def evaluated(test: pd.DataFrame) -> Measure:
     def measure(made: list[pe.Synthetic]) -> list[dict[str, float]]:
         found = []
         for each in made:
-            facts = pe.evaluate(each, test=test).to_dict()
-            scores = {key: value["synthetic"] for key, value in facts["utility"][0]["scores"].items()}
-            found.append({"tstr": statistics.mean(scores.values()), **scores})
+            result = pe.evaluate(each, test=test)
+            scores = {name: score["accuracy"] or 0.0 for name, score in result.utility[0].synthetic.items()}
+            found.append({"tstr": statistics.mean(scores.values()), **scores, **result.distances["test"]})
         return found
 
     return measure
