@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.arrays import to_numpy, to_table
+from pe.measure import Marginals, measure
 from pe.population import Population
 from pe.privacy.budget import Adjacency
 from pe.privacy.contribution import Contribution
@@ -43,7 +44,7 @@ class Variant:
     candidates: tuple[Record, ...]
     instead: tuple[Record, ...] = ()
     adjacency: Adjacency = Adjacency.ADD_REMOVE
-    asks: Literal["votes", "label counts"] = "votes"
+    asks: Literal["votes", "label counts", "marginals"] = "votes"
     contribution: Contribution = field(default_factory=Contribution)
     per_user: bool = False
     labels: int = 2
@@ -57,6 +58,11 @@ class Variant:
         private = PrivateDataset(*_table((*own, *self.others), schema), schema, users)
         if self.asks == "label counts":
             return count_labels(private, self.adjacency, self.contribution)
+        if self.asks == "marginals":
+            sets = (("x",), ("label",), ("x", "label"))
+            # a user may count as one record
+            finer, norm = (64, len(sets) ** 0.5) if self.per_user else (1, None)
+            return measure(private, Marginals(schema, sets, 4, finer), adjacency=self.adjacency, norm=norm)
         table, labels = _table(self.candidates, schema)
         candidates = Population.of(table, labels, "audit")
         vectors = embed_candidates(table, _Line())
@@ -169,6 +175,11 @@ VARIANTS: dict[str, Variant] = {
         adjacency=Adjacency.REPLACE_ONE,
     ),
     "user-label-counts": replace(_USER, about="label counts, a user in 32 labels", asks="label counts"),
+    "marginals": replace(_ADDED, about="three marginals, a record added", asks="marginals"),
+    "marginals-replaced": replace(
+        _REPLACED, about="three marginals, a record replaced", asks="marginals", instead=((-4, 1),)
+    ),
+    "user-marginals": replace(_USER, about="three marginals, a user in 32 labels", asks="marginals"),
     "no-candidates": replace(_ADDED, about="no candidate of the record's label", unit=((4, 2),), labels=3),
     "unreadable": replace(_ADDED, about="the record cannot be embedded", unit=((UNREADABLE, 0),)),
     "resume-stored": replace(_ADDED, about="crash after every write, then resumed", crash="after"),

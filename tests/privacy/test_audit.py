@@ -207,7 +207,7 @@ def test_every_variant_is_a_pair_of_neighbours_that_votes_tell_apart_within_the_
         within, without = variant.votes(inside=True), variant.votes(inside=False)
         moved = ((within._count() - without._count()) ** 2).sum()
         assert within.sensitivity_squared == without.sensitivity_squared, name
-        least = Fraction(9, 10) if variant.per_user else 1  # a user's votes are rounded down to the grid
+        least = Fraction(8, 10) if variant.per_user else 1  # a user's votes are rounded down to the grid
         assert least * within.sensitivity_squared <= moved <= within.sensitivity_squared, name
 
 
