@@ -13,6 +13,7 @@ CONFIG = """\
 
 [private]
 path = "{data}"            # CSV, TSV, Parquet, Arrow, npz, or a folder of images by class; relative to this file
+# user = "patient_id"      # whose record it is, with privacy.unit = "user": protects all records of a user together
 source = "{source}"        # the ledger's name for these data: all runs on one source share its budget
 schema = "schema.toml"     # public knowledge: columns, domains, label set
 {label}
@@ -27,13 +28,13 @@ adjacency = "{adjacency}"   # add-remove: the number of records is private; repl
 kind = "{api}"             # tabular, text_render, nearest, or "package.module:Class"
 
 [evolution]
-# method = "{method}"      # tab-pe, image-pe, aug-pe; every setting of the method can be replaced, for all
-# iterations = 10          # iterations or with one value per iteration: parents, variations, keep, selection,
-# seed = 0                 # threshold, degree, lookahead, nearest, budget_weights
+# method = "{method}"      # cross-tables (no API, no rounds), tab-pe, image-pe, aug-pe; settings of rounds, for all or
+# iterations = 10          # one per iteration: parents, variations, keep, selection, threshold, degree, lookahead,
+# seed = 0                 # nearest, vote_weights, budget_weights
 
 [output]
 run = "runs/{source}"
-rows = 1000
+# rows = 1000              # by default 1000; of cross-tables about as many as there are private records
 # formats = ["csv", "parquet"]   # csv, jsonl, parquet, hf, imagefolder, npz
 """
 
@@ -139,7 +140,7 @@ def init(
     for path in (config, target):
         if path.exists() and not force:
             raise ConfigError(f"{path} exists: name another folder, or pass --force. Nothing was written.")
-    text, api, method = SCHEMA, "tabular", "tab-pe"
+    text, api, method = SCHEMA, "tabular", "cross-tables"
     remarks: list[str] = []
     if from_private is not None:
         asked = {"epsilon": epsilon, "delta": delta, "adjacency": adjacency, "source": source, "schema": schema}

@@ -48,7 +48,7 @@ def project(tmp_path: Path, run) -> Path:
     assert done.code == 0, done.err
     config = tmp_path / "pe.toml"
     config.write_text(
-        config.read_text().replace("rows = 1000", "rows = 30").replace("# iterations = 10", "iterations = 3 #")
+        config.read_text().replace("# rows = 1000", "rows = 30 #").replace("# iterations = 10", "iterations = 3 #")
     )
     return tmp_path
 
@@ -356,7 +356,7 @@ def test_a_schema_is_bought_charged_and_used(project: Path, run) -> None:
     assert run("budget", "grant", "people", "--epsilon", "10").code == 0
     config = project / "b" / "pe.toml"
     config.write_text(
-        config.read_text().replace("rows = 1000", "rows = 20").replace("# iterations = 10", "iterations = 1 #")
+        config.read_text().replace("# rows = 1000", "rows = 20 #").replace("# iterations = 10", "iterations = 1 #")
     )
     made = run("synthesize", config, "--json")
     assert made.code == 0, made.err

@@ -340,7 +340,7 @@ def test_a_real_release_and_its_first_format(tmp_path: Path, check: Callable[...
             pe_main([str(part) for part in command])
         assert done.value.code == 0
         config.write_text(
-            config.read_text().replace("rows = 1000", "rows = 30").replace("# iterations = 10", "iterations = 3 #")
+            config.read_text().replace("# rows = 1000", "rows = 30 #").replace("# iterations = 10", "iterations = 3 #")
         )
     (release,) = tmp_path.glob("runs/*/release")
     assert main([str(release / "certificate.json")]) == 0

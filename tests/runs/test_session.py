@@ -99,7 +99,7 @@ def test_image_runs_from_the_command_line(tmp_path: Path, capsys: pytest.Capture
         main(["init", str(tmp_path), "--from-public", str(tmp_path / "private"), "--data", "private"])
     assert exit_.value.code == 0
     config = tmp_path / "pe.toml"
-    config.write_text(config.read_text().replace("rows = 1000", "rows = 12"))
+    config.write_text(config.read_text().replace("# rows = 1000", "rows = 12 #"))
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_:
         main(["synthesize", str(config), "--create", "--json"])
