@@ -163,6 +163,11 @@ def init(
 
         drafted, notes = draft(from_public, label)
         remarks += notes
+        if (folder / data).resolve() == from_public.resolve():
+            remarks.append(
+                f"{from_public} is named as public and as private: the drafted schema shows its bounds and categories, "
+                "and nothing protects what it shows. Name another sample, or buy the bounds (--from-private)."
+            )
         label = drafted.label
         if drafted.image is not None:
             api, method = "text_render", "image-pe"

@@ -360,3 +360,12 @@ def test_a_schema_is_bought_charged_and_used(project: Path, run) -> None:
     )
     made = run("synthesize", config, "--json")
     assert made.code == 0, made.err
+
+
+def test_a_schema_drafted_from_the_private_data_is_warned_of(project: Path, run) -> None:
+    public, private = project / "sample.csv", project / "private.csv"
+    assert "named as public and as private" not in run("init", project / "a", "--from-public", public).err
+    drafted = run("init", project / "b", "--from-public", public, "--data", "../sample.csv")
+    assert drafted.code == 0
+    assert "named as public and as private" in drafted.err
+    assert CANARY not in str(run("init", project / "c", "--from-public", public, "--data", private))
