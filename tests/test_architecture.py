@@ -105,3 +105,17 @@ def test_every_public_name_exists_and_nothing_else_is_promised() -> None:
         assert f"pe.{name}" not in dict(_modules()), f"importing a module pe.{name} would hide the name"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = pe.nonsense
+
+
+def test_private_records_are_touched_in_two_rooms_and_exact_sums_in_one() -> None:
+    """And in the audit, whose data are its own."""
+    touched: dict[str, set[str]] = {"records": set(), "sums": set()}
+    for module, path in _modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Attribute) or isinstance(node.value, ast.Name) and node.value.id == "self":
+                continue
+            if node.attr in ("_records", "_labels", "_users", "users"):
+                touched["records"].add(module)
+            if node.attr == "_count":
+                touched["sums"].add(module)
+    assert touched == {"records": {"pe.vote", "pe.measure"}, "sums": {"pe.privacy.release", "pe.audit"}}
