@@ -112,7 +112,7 @@ def test_private_records_are_touched_in_two_rooms_and_exact_sums_in_one() -> Non
     touched: dict[str, set[str]] = {"records": set(), "sums": set()}
     for module, path in _modules():
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Attribute) or isinstance(node.value, ast.Name) and node.value.id == "self":
+            if not isinstance(node, ast.Attribute) or (isinstance(node.value, ast.Name) and node.value.id == "self"):
                 continue
             if node.attr in ("_records", "_labels", "_users", "users"):
                 touched["records"].add(module)
