@@ -1,7 +1,7 @@
 """Tables: classifiers trained on released rows, tested on real ones, and the distances of their marginals.
 
     python tests/benchmarks/tabular.py FOLDER SCRIPT.py [--names NAME ...] [--methods cross-tables tab-pe]
-        [--epsilon 1 4] [--runs 5]
+        [--epsilon 1 4] [--runs 5] [--times 1]
     python tests/benchmarks/tabular.py [--methods ...] [--epsilon ...] [--runs ...]
 
 FOLDER holds NAME_train.csv and NAME_metadata.json (cat_columns, int_columns, float_columns, label_columns); SCRIPT is
@@ -35,7 +35,7 @@ from sklearn.model_selection import train_test_split
 import pe
 
 VOTED_ROWS = 1000
-"""Rows released by methods that vote, at most; cross-tables release about as many as there are."""
+"""Rows released by methods that vote, at most."""
 
 OWN = {"wine": load_wine, "iris": load_iris, "breast cancer (scikit-learn)": load_breast_cancer}
 
@@ -76,7 +76,7 @@ def benchmark(name: str, train: pd.DataFrame, schema: pe.Schema, options: argpar
     """Every method at every epsilon on one data set."""
     for epsilon in options.epsilon:
         for method in options.methods:
-            rows = None if method == "cross-tables" else min(VOTED_ROWS, len(train) // 2)
+            rows = options.times * len(train) if method == "cross-tables" else min(VOTED_ROWS, len(train) // 2)
             with tempfile.TemporaryDirectory() as place:
                 made, begun = [], time.perf_counter()
                 for seed in range(options.runs):
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["cross-tables", "tab-pe"])
     parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 4.0])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--times", type=int, default=1, help="cross-tables release so many times n records")
     options = parser.parse_args()
     if options.tables is None or options.evaluate is None:
         for name, load in OWN.items():
