@@ -32,7 +32,7 @@ def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], budget
     if schema.label is not None:
         if plan.shares is not None:
             notes.append("the label shares " + ", ".join(f"{share:.4g}" for share in plan.shares))
-        elif plan.label_sigma is None:
+        elif not plan.buys_labels:
             notes.append("nothing about the label shares: every label gets an equal share")
     if budget.adjacency is Adjacency.REPLACE_ONE:
         notes.append(f"the number of private {budget.unit}s")
@@ -88,7 +88,7 @@ def write_card(
             "declared"
             if plan.shares is not None
             else "equal by design"
-            if plan.label_sigma is None
+            if not plan.buys_labels
             else "from a charged, noisy count"
         )
         lines += [f"Records by `{schema.label}` ({source}): {sizes}.", ""]

@@ -42,7 +42,8 @@ class BoughtShares(_Section):
 
 
 class PrivacyConfig(_Section):
-    """The claim. ``label_shares`` defaults to buying them with 2 % of the budget when there is a label.
+    """The claim. ``label_shares`` defaults to buying them with 2 % of the budget when there is a label; cross-tables,
+    which need the counts for more, spend 3 % on them whatever is asked.
 
     user_norm   for unit "user": the L2 norm to which all votes of one user together are scaled down.
     accountant  "gdp", or "renyi:ORDER" for a source that is also charged for DP-SGD.

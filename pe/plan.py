@@ -99,6 +99,11 @@ class Plan:
     def iterations(self) -> int:
         return len(self.rounds)
 
+    @property
+    def buys_labels(self) -> bool:
+        """Whether the label shares come from a charged, noisy count."""
+        return self.shares is None and (self.label_sigma is not None or self.start is not None)
+
     def releases(self) -> list[tuple[Fraction, Contribution]]:
         """Noise scale and contribution of everything the plan releases, in order."""
         labels = [] if self.label_sigma is None else [(self.label_sigma, self.label_contribution)]

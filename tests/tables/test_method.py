@@ -80,6 +80,8 @@ def test_it_is_the_default_for_tables_and_keeps_what_depends_on_what(tmp_path: P
     card = (tmp_path / "run" / "release" / "CARD.md").read_text()
     assert "drawn from a density that was fitted to noisy counts" in card
     assert "never saw" not in card
+    assert "Records by `ill` (from a charged, noisy count)" in card
+    assert not any("label shares" in note for note in result.certificate["declared_public"])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,7 @@ def test_it_works_under_any_terms(tmp_path: Path, given: dict[str, Any]) -> None
     if "label_shares" in given:
         yes = (result.to_numpy("ill") == "yes").mean()
         assert yes == pytest.approx(0.5 if given["label_shares"] == "uniform" else 0.1)
+        assert any("the label shares" in note for note in result.certificate["declared_public"])
     if not result.simulated:
         assert 1.99 < result.certificate["spent"]["epsilon"] <= 2.0
         assert verify(result.certificate)
