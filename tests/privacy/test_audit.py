@@ -178,7 +178,6 @@ def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
         (replacing_is_charged_as_adding, "labels-replaced"),
         (replacing_is_charged_as_adding, "many-labels"),
         (many_votes_are_charged_as_one, "three-votes"),
-        (many_votes_are_charged_as_one, "rank-weights"),
         (users_are_bounded_label_by_label, "user-in-labels"),
         (users_are_bounded_label_by_label, "user-label-counts"),
         (users_are_bounded_label_by_label, "user-replaced"),
