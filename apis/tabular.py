@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pe.arrays import to_numpy, to_table
 from pe.errors import SchemaError
 from pe.population import Population
-from pe.schema import Categorical, Column, Image, Numeric, Schema
+from pe.schema import Categorical, Column, Image, Numeric, Schema, Text
 
 MISSING = 0.1
 """Share of missing values among the numbers and ordinals that are drawn, where the schema declares them."""
@@ -31,8 +31,10 @@ class TabularAPI:
 
     def __init__(self, schema: Schema, *, mutation: str = "uniform") -> None:
         for column in schema.features:
-            if isinstance(column, Image):
-                raise SchemaError(f"the tabular API cannot make images (column '{column.name}'). Nothing was spent.")
+            if isinstance(column, (Image, Text)):
+                raise SchemaError(
+                    f"the tabular API makes no {column.kind} (column '{column.name}'). Nothing was spent."
+                )
         if mutation not in ("uniform", "gaussian"):
             raise SchemaError(f"expected mutation 'uniform' or 'gaussian', got {mutation!r}. Nothing was spent.")
         self.schema = schema

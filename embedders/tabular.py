@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pe.arrays import to_numpy
 from pe.errors import SchemaError
-from pe.schema import Categorical, Image, Numeric, Schema
+from pe.schema import Categorical, Image, Numeric, Schema, Text
 
 WIDEST = 64
 """Values up to which a category is one-hot; above, each is a public pseudo-random vector of so many signs."""
@@ -55,8 +55,8 @@ class TabularEmbedder:
         self.dim = 0
         self._blocks: list[_Block] = []
         for column in schema.features:
-            if isinstance(column, Image):
-                raise SchemaError(f"the tabular embedder cannot read images ('{column.name}'). Nothing was spent.")
+            if isinstance(column, (Image, Text)):
+                raise SchemaError(f"the tabular embedder reads no {column.kind} ('{column.name}'). Nothing was spent.")
             block = _block(column, self.dim, category_weight)
             self._blocks.append(block)
             self.dim += block.width

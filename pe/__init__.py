@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pe.schema import Key as Key
     from pe.schema import Numeric as Numeric
     from pe.schema import Schema as Schema
+    from pe.schema import Text as Text
     from pe.schema import boolean as boolean
     from pe.synthesis import synthesize as synthesize
 
@@ -59,6 +60,7 @@ _HOMES = {
     "Round": "pe.plan",
     "Schema": "pe.schema",
     "Synthetic": "pe.delivery",
+    "Text": "pe.schema",
     "boolean": "pe.schema",
     "buy_schema": "pe.buy",
     "evaluate": "pe.evaluation",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pe.columns import Categorical, Column, Image, Numeric
+from pe.columns import Categorical, Column, Image, Numeric, Text
 
 if TYPE_CHECKING:
     from pe.schema import Schema
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def to_numpy(table: pa.Table, column: Column) -> NDArray[Any]:
     """One column of a table in schema form.
 
-    Numeric: float64 or int64 (n,). Categorical: int32 codes (n,). Image: uint8 (n, height, width, channels). Where the
-    column has missing values: float64 with NaN, and the code ``len(values)``.
+    Numeric: float64 or int64 (n,). Categorical: int32 codes (n,). Image: uint8 (n, height, width, channels). Text:
+    object (n,), of str. Where the column has missing values: float64 with NaN, and the code ``len(values)``.
     """
     array = table.column(column.name).combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # zero rows
@@ -33,7 +33,7 @@ def to_numpy(table: pa.Table, column: Column) -> NDArray[Any]:
         flat = array.flatten().to_numpy(zero_copy_only=False)
         pixels: NDArray[Any] = flat.reshape(len(array), column.height, column.width, column.channels)
         return pixels
-    numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    numbers: NDArray[Any] = array.to_numpy(zero_copy_only=False)  # strings too: as objects
     return numbers.astype(np.float64) if column.missing else numbers
 
 
@@ -45,6 +45,8 @@ def to_arrow(values: NDArray[Any], column: Column) -> pa.Array:
     if isinstance(column, Image):
         flat = np.ascontiguousarray(values, dtype=np.uint8).reshape(-1)
         return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.uint8()), column.size)
+    if isinstance(column, Text):
+        return pa.array(values, pa.string())
     return _masked(values, np.isnan(values) if column.missing else np.False_, column.arrow())
 
 
@@ -91,6 +93,8 @@ def misfits(table: pa.Table, schema: Schema) -> Iterator[str]:
             not chunk.dictionary.equals(dictionary(column)) for chunk in values.chunks
         ):
             yield f"column '{column.name}' has other categories than the schema declares."
+        elif isinstance(column, Text) and (pc.max(pc.utf8_length(values)).as_py() or 0) > column.max_length:
+            yield f"column '{column.name}' holds texts of more than {column.max_length} characters."
 
 
 def _described(schema: pa.Schema) -> str:

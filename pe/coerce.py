@@ -7,6 +7,7 @@ date         ISO text (``pe.times``), Arrow and pandas dates, times and time zon
 category     white space trimmed; missing or undeclared: the column's default
 boolean      true, yes, t, y, 1 and their opposites in any case; anything else as a category
 image        bytes as they are; other integers and floats are clipped to 0..255
+text         white space around it trimmed, cut at ``max_length`` characters; missing or not UTF-8: empty
 
 Where ``missing`` is declared, a missing or unreadable value stays missing, and so does an undeclared category unless a
 default is declared. Missing are null, NaN and text of nothing but white space (unless that is a declared category).
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from pe.columns import EPOCHS
 from pe.errors import PrivateDataError, SchemaError
 from pe.read import Raw
-from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema
+from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, Text
 from pe.times import DAY, seconds
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?$|^[+-]?(?i:inf|infinity)$"
@@ -47,6 +48,8 @@ def _column(values: pa.ChunkedArray | NDArray[Any], column: Column) -> NDArray[A
     values = _chunked(values, column.name)
     if isinstance(column, Categorical):
         return _codes(values, column)
+    if isinstance(column, Text):
+        return _cut(values, column)
     numbers = _steps(values, column) if isinstance(column, Datetime) else _numbers(values, column)
     return _settled(numbers, column)
 
@@ -141,6 +144,12 @@ def _codes(values: pa.ChunkedArray, column: Categorical) -> NDArray[Any]:
         fallback = absent if column.default is None else fallback
         fallback = pc.if_else(pc.fill_null(pc.equal(texts, ""), True), absent, fallback)
     found: NDArray[Any] = pc.coalesce(codes, fallback).to_numpy(zero_copy_only=False).astype(np.int32)
+    return found
+
+
+def _cut(values: pa.ChunkedArray, column: Text) -> NDArray[Any]:
+    texts = pc.fill_null(_as_text(values, column.name, "text"), "")
+    found: NDArray[Any] = pc.utf8_slice_codeunits(texts, 0, column.max_length).to_numpy()
     return found
 
 

@@ -6,6 +6,7 @@
     date, datetime                  int64: steps since 1970-01-01 UTC       as integer
     categorical, ordinal, boolean   dictionary of int32 to string           int32 (n,), positions in ``values``
     image                           fixed-size list of uint8                uint8 (n, height, width, channels)
+    text                            string                                  object (n,), of str
 
 Where ``missing`` is declared, a missing value is a state of its own: null in Arrow, NaN among numbers, and the code
 ``len(values)`` among categories. A key is no column of a record: it is made for the output and never read.
@@ -249,6 +250,29 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Free text of at most ``max_length`` characters; what is longer is cut. A missing or unreadable text is empty."""
+
+    name: str
+    max_length: int = 20_000
+    kind: ClassVar[str] = "text"
+    missing: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_length <= 2**24:
+            raise SchemaError(f"column '{self.name}': expected max_length in [1, 2**24], got {self.max_length}.")
+
+    def arrow(self) -> pa.DataType:
+        return pa.string()
+
+    def domain(self) -> str:
+        return f"text of at most {self.max_length} characters"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": "text", "max_length": self.max_length}
+
+
+@dataclass(frozen=True)
 class Key:
     """Fresh unique ids for the output; the private data's are never read.
 
@@ -288,7 +312,7 @@ class Key:
         return {"type": "key", "format": self.format} | ({} if self.format == "uuid4" else {"start": self.start})
 
 
-Column = Numeric | Categorical | Image
+Column = Numeric | Categorical | Image | Text
 """What a record holds. ``Datetime`` is a Numeric."""
 
 _COMMON = {"default": False, "missing": False}
@@ -301,6 +325,7 @@ _KEYS: dict[str, dict[str, bool]] = {
     "ordinal": {"values": True} | _COMMON,
     "boolean": _COMMON,
     "image": {"height": True, "width": True, "channels": False},
+    "text": {"max_length": False},
     "key": {"format": False, "start": False},
 }
 """Keys of each type beside ``type``, and whether they are required."""
@@ -311,8 +336,6 @@ def column_from(name: str, entry: object) -> Column | Key:
     if not isinstance(entry, Mapping):
         raise SchemaError(f"column '{name}': expected a table with a type.")
     kind = str(entry.get("type"))
-    if kind == "text":
-        raise SchemaError(f"column '{name}': free text is not supported yet; leave it out, or list it in ignore.")
     if "buy" in (entry.get("bounds"), entry.get("values")):
         raise SchemaError(f"column '{name}' is to be bought: 'pe init --from-private' completes the schema first.")
     keys = _KEYS.get(kind)
@@ -335,6 +358,8 @@ def column_from(name: str, entry: object) -> Column | Key:
         return _datetime(name, kind, entry)
     if kind == "key":
         return _key(name, entry)
+    if kind == "text":
+        return Text(name, _whole(name, "max_length", entry.get("max_length", Text.max_length)))
     return _numeric(name, kind, entry)
 
 

@@ -118,7 +118,7 @@ class Synthetic:
         return self.to_arrow().to_pandas()
 
     def to_numpy(self, column: str) -> NDArray[Any]:
-        """One column: numbers (n,), images uint8 (n, height, width, channels), categories as strings (n,).
+        """One column: numbers (n,), images uint8 (n, height, width, channels), categories and texts as strings (n,).
 
         Dates are datetime64, booleans truth values. With missing values: NaN among numbers, NaT among dates, None among
         the others (object).

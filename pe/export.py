@@ -18,12 +18,14 @@ from pe.arrays import to_arrow, to_numpy
 from pe.errors import ConfigError
 from pe.pictures import png
 from pe.population import Population
-from pe.schema import Categorical, Column, Datetime, Image, Schema
+from pe.schema import Categorical, Column, Datetime, Image, Schema, Text
 
 Files = dict[str, bytes]
 
 
 def default_formats(schema: Schema) -> list[str]:
+    if schema.text is not None and schema.image is None:
+        return ["jsonl", "parquet"]
     return ["csv", "parquet"] if schema.image is None else ["imagefolder", "parquet"]
 
 
@@ -76,7 +78,10 @@ def _seed(population: Population, schema: Schema) -> int:
     digest = sha256(schema.to_toml().encode())
     digest.update(np.ascontiguousarray(population.labels).tobytes())
     for column in schema.features:
-        digest.update(np.ascontiguousarray(to_numpy(population.records, column)).tobytes())
+        values = to_numpy(population.records, column)
+        if isinstance(column, Text):
+            values = np.frombuffer("\0".join(values).encode(), np.uint8)
+        digest.update(np.ascontiguousarray(values).tobytes())
     return int.from_bytes(digest.digest())
 
 
@@ -135,8 +140,11 @@ def _npz(population: Population, schema: Schema) -> Files:
     table = records(population, schema)
     arrays: dict[str, Any] = {key.name: np.array(table[key.name].to_pylist()) for key in schema.keys}
     for column in schema.features:
-        plain = not isinstance(column, Datetime)
-        arrays[column.name] = to_numpy(population.records, column) if plain else table[column.name].to_numpy()
+        if isinstance(column, Datetime):
+            arrays[column.name] = table[column.name].to_numpy()
+        else:
+            values = to_numpy(population.records, column)
+            arrays[column.name] = values.astype(np.str_) if isinstance(column, Text) else values
     if schema.label is not None:
         arrays[schema.label] = np.array(schema.labels)[population.labels]
     buffer = io.BytesIO()

@@ -20,6 +20,7 @@ from pe.columns import Datetime as Datetime
 from pe.columns import Image as Image
 from pe.columns import Key as Key
 from pe.columns import Numeric as Numeric
+from pe.columns import Text as Text
 from pe.columns import boolean as boolean
 from pe.columns import column_from
 from pe.constraints import Constraint, check, constraint_from
@@ -117,6 +118,11 @@ class Schema:
     def image(self) -> Image | None:
         """The image column, if there is one."""
         return next((column for column in self.columns if isinstance(column, Image)), None)
+
+    @property
+    def text(self) -> Text | None:
+        """The text column, if there is one; the first of several."""
+        return next((column for column in self.columns if isinstance(column, Text)), None)
 
     def with_label(self, label: str | None) -> Schema:
         return replace(self, label=label)

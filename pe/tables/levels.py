@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pe.errors import SchemaError
-from pe.schema import Categorical, Column, Image, Numeric
+from pe.schema import Categorical, Column, Image, Numeric, Text
 
 REFINED_FROM = 16
 """Grids with at least this many bins are refined at the ends of the domain."""
@@ -90,8 +90,8 @@ def grid(column: Column, bins: int) -> Levels:
     Intervals have equal width; grids of 16 bins and more are refined geometrically at both ends of the domain, where
     values pile up. An integer column of at most 2 ``bins`` values gets one level per value.
     """
-    if isinstance(column, Image):
-        raise SchemaError(f"tables cannot hold images (column '{column.name}'). Nothing was spent.")
+    if isinstance(column, (Image, Text)):
+        raise SchemaError(f"cross-tables count no {column.kind} (column '{column.name}'). Nothing was spent.")
     if isinstance(column, Categorical):
         values = column.states
         return Levels(

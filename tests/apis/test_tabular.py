@@ -59,7 +59,7 @@ def test_one_seed_gives_one_population() -> None:
 
 
 def test_wrong_schemas_and_settings_are_refused() -> None:
-    with pytest.raises(SchemaError, match="cannot make images"):
+    with pytest.raises(SchemaError, match="makes no image"):
         TabularAPI(Schema((Image("picture", 2, 2),)))
     with pytest.raises(SchemaError, match="expected mutation"):
         TabularAPI(SCHEMA, mutation="wild")

@@ -67,7 +67,7 @@ def test_pixels_enter_the_vote_unrounded() -> None:
 def test_wrong_schemas_are_refused() -> None:
     with pytest.raises(SchemaError, match="needs an image column"):
         PixelEmbedder(TABLE)
-    with pytest.raises(SchemaError, match="cannot read images"):
+    with pytest.raises(SchemaError, match="reads no image"):
         TabularEmbedder(PICTURES)
 
 
