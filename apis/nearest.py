@@ -100,5 +100,5 @@ class NearestAPI:
         parameters = pa.table({INDEX: pa.array(index, pa.int64())})
         return Population.of(self.records.take(pa.array(index)), labels, self.name, parameters)
 
-    def _integers(self, table: pa.Table) -> NDArray[np.int16]:
+    def _integers(self, table: pa.Table) -> NDArray[np.signedinteger[Any]]:
         return quantise(self.embedder.embed(table), self.embedder.scale, self.embedder.limit)[0]

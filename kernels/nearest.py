@@ -2,129 +2,62 @@
 
 The squared distance |p - s|**2 is smallest where the score 2 p.s - |s|**2 is largest. On integers the score is computed
 exactly by whichever route's arithmetic holds every partial sum, so that routes, tile sizes, thread counts and the
-presence of other rows cannot change a result:
-
-    float32  3 max|q|**2 < 2**24   one matrix product
-    float64  3 max|q|**2 < 2**53   one matrix product, half the speed
-
-``max|q|`` runs over the rows at hand: checked, not assumed.
+presence of other rows cannot change a result (``pe.kernels.floating``).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-TILE_BYTES = 2**22
-"""Scores held at a time; the whole (n, m) matrix never exists."""
-
-WIDEST_TILE = 2**14
-"""Candidates searched at a time."""
-
-_FEW = 8  # up to so many neighbours, one vectorised pass each beats a partition
+from pe.kernels.floating import FloatSearch, Integers, exact_type, largest_squared_norm
 
 
-def route(queries: NDArray[np.integer[Any]], candidates: NDArray[np.integer[Any]]) -> str:
-    """The fastest exact route for these rows; raises ValueError when none is."""
-    largest = 3 * max(_largest_squared_norm(queries), _largest_squared_norm(candidates))
-    if largest < 2**24:
-        return "float32"
-    if largest < 2**53:
-        return "float64"
-    raise ValueError(f"vectors too long for an exact vote: expected 3 |q|**2 < 2**53, got {largest}")
+class Search:
+    """Nearest of the same candidates, for any number of chunks of queries.
 
+    candidates  integers (m, d), m >= 1; kept, not copied where that can be avoided: leave them as they are.
+    k           how many neighbours, at most m.
+    device      "cpu" keeps the search off an accelerator; None takes the fastest there is.
 
-def nearest(queries: NDArray[np.integer[Any]], candidates: NDArray[np.integer[Any]], k: int = 1) -> NDArray[np.int64]:
-    """Return the indices of the ``k`` nearest candidates of each query, int64 (n, k), nearest first.
-
-    queries (n, d) and candidates (m, d) hold integers of one type; m >= k. Equal distances go to the lower index.
+    The answer for a query depends on that query and the candidates alone. Raises ValueError for shapes that do not fit
+    and for vectors too long for exact arithmetic (3 |q|**2 >= 2**53).
     """
-    n, m = len(queries), len(candidates)
-    if queries.ndim != 2 or candidates.ndim != 2 or queries.shape[1] != candidates.shape[1]:
-        raise ValueError(f"expected (n, d) and (m, d) arrays, got {queries.shape} and {candidates.shape}")
-    if not 1 <= k <= m:
-        raise ValueError(f"expected 1 <= k <= {m} candidates, got k = {k}")
-    if n == 0:
-        return np.empty((0, k), np.int64)
-    dtype = np.dtype(route(queries, candidates))
-    search = _Search(candidates.astype(dtype), k)
-    rows = max(16, TILE_BYTES // (dtype.itemsize * min(m, WIDEST_TILE)))
-    result = np.empty((n, k), np.int64)
-    extended = np.ones((min(rows, n), queries.shape[1] + 1), dtype)
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        tile = extended[: stop - start]
-        tile[:, :-1] = queries[start:stop]
-        result[start:stop] = search(tile)
-    return result
 
-
-class _Search:
-    """Scores of one tile of queries against all candidates, reduced to the best k."""
-
-    def __init__(self, candidates: NDArray[Any], k: int) -> None:
-        norms = np.einsum("ij,ij->i", candidates, candidates)
-        # [2 s, -|s|**2] against [p, 1]: the product is the score
-        self.weights = np.concatenate([2 * candidates, -norms[:, None]], axis=1)
+    def __init__(self, candidates: Integers, k: int = 1, *, device: str | None = None) -> None:
+        if candidates.ndim != 2:
+            raise ValueError(f"expected (m, d) candidates, got {candidates.shape}")
+        if not 1 <= k <= len(candidates):
+            raise ValueError(f"expected 1 <= k <= {len(candidates)} candidates, got k = {k}")
+        self.candidates = candidates
         self.k = k
-        self.buffer = np.empty(0, candidates.dtype)
+        self.device = device
+        self._largest = largest_squared_norm(candidates)
+        self._floating: dict[str, FloatSearch] = {}
 
-    def __call__(self, tile: NDArray[Any]) -> NDArray[np.int64]:
-        n, m = len(tile), len(self.weights)
-        best_score = np.empty((n, 0), tile.dtype)
-        best_index = np.empty((n, 0), np.int64)
-        for start in range(0, m, WIDEST_TILE):
-            weights = self.weights[start : start + WIDEST_TILE]
-            scores = np.matmul(tile, weights.T, out=self._room(n, len(weights)))
-            index = scores.argmax(axis=1)[:, None] if self.k == 1 else _top(scores, self.k)
-            best_score = np.concatenate([best_score, np.take_along_axis(scores, index, axis=1)], axis=1)
-            best_index = np.concatenate([best_index, index + start], axis=1)
-        if m <= WIDEST_TILE:
-            return best_index
-        # Parts are in index order and each is sorted by (score, index), so a stable sort keeps the lower index first.
-        order = np.argsort(-best_score, axis=1, kind="stable")[:, : self.k]
-        return np.take_along_axis(best_index, order, axis=1)
+    @property
+    def route(self) -> str:
+        """The routes that ran so far, such as "float32"; empty before the first queries."""
+        return ", ".join(self._floating)
 
-    def _room(self, n: int, m: int) -> NDArray[Any]:
-        if self.buffer.size < n * m:
-            self.buffer = np.empty(n * m, self.weights.dtype)
-        return self.buffer[: n * m].reshape(n, m)
+    def __call__(self, queries: Integers) -> NDArray[np.int64]:
+        """The k nearest candidates of queries (n, d): indices int64 (n, k), nearest first, ties to the lower index."""
+        if queries.ndim != 2 or queries.shape[1] != self.candidates.shape[1]:
+            raise ValueError(f"expected (n, {self.candidates.shape[1]}) queries, got {queries.shape}")
+        found = np.empty((len(queries), self.k), np.int64)
+        if len(queries):
+            dtype = exact_type(max(self._largest, largest_squared_norm(queries)))
+            if dtype.name not in self._floating:
+                self._floating[dtype.name] = FloatSearch(self.candidates, self.k, dtype)
+            self._floating[dtype.name](queries, found)
+        return found
 
 
-def _top(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Indices of the k largest scores of each row, largest first, ties to the lower index; at most all of them.
-
-    Leaves the scores as they were.
-    """
-    n, m = scores.shape
-    k = min(k, m)
-    if k <= _FEW:  # one pass per neighbour, each vectorised
-        index, rows = np.empty((n, k), np.int64), np.arange(n)
-        best = np.empty((n, k), scores.dtype)
-        for rank in range(k):
-            index[:, rank] = scores.argmax(axis=1)
-            best[:, rank] = scores[rows, index[:, rank]]
-            scores[rows, index[:, rank]] = -np.inf
-        np.put_along_axis(scores, index, best, axis=1)
-        return index
-    if k == m:
-        return np.argsort(-scores, axis=1, kind="stable")
-    # Every score above the k-th largest is in; ties at the k-th go to the lowest indices.
-    bound = np.partition(scores, m - k, axis=1)[:, m - k, None]
-    inside = scores > bound
-    room = k - inside.sum(axis=1, keepdims=True)
-    tied = scores == bound
-    inside |= tied & (np.cumsum(tied, axis=1) <= room)
-    index = np.nonzero(inside)[1].reshape(-1, k)
-    order = np.argsort(-np.take_along_axis(scores, index, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(index, order, axis=1)
+def nearest(queries: Integers, candidates: Integers, k: int = 1) -> NDArray[np.int64]:
+    """``Search(candidates, k)(queries)``: indices of the k nearest candidates of each query, int64 (n, k)."""
+    return Search(candidates, k)(queries)
 
 
-def _largest_squared_norm(rows: NDArray[np.integer[Any]], chunk: int = 4096) -> int:
-    largest = 0
-    for start in range(0, len(rows), chunk):
-        part = rows[start : start + chunk].astype(np.float64)  # exact: |q|**2 < 2**53 for any d < 2**22
-        largest = max(largest, int(np.einsum("ij,ij->i", part, part).max()))
-    return largest
+def route(queries: Integers, candidates: Integers) -> str:
+    """The fastest floating-point type exact for these rows; raises ValueError when none is."""
+    return exact_type(max(largest_squared_norm(queries), largest_squared_norm(candidates))).name

@@ -13,6 +13,7 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from pe import jsonl
 from pe.errors import SchemaError
 from pe.read import FORMATS, IMAGE_FILES
 from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, boolean
@@ -27,7 +28,7 @@ _DATED = r"^\d{4}-\d\d-\d\d"
 
 
 def draft(sample: str | Path, label: str | None = None) -> tuple[Schema, list[str]]:
-    """A schema that fits a public sample (CSV, TSV, Parquet, Arrow, npz, image folder), and remarks on it.
+    """A schema that fits a public sample (CSV, TSV, JSONL, Parquet, Arrow, npz, image folder), and remarks on it.
 
     Whole numbers become integers, other numbers floats (on a log scale where they are positive and very skewed), truth
     values booleans, dates dates, other text categories, in the order of their text: an order of the values is never
@@ -47,12 +48,19 @@ def draft(sample: str | Path, label: str | None = None) -> tuple[Schema, list[st
         if kind in ("csv", "tsv"):
             options = pyarrow.csv.ParseOptions(delimiter="," if kind == "csv" else "\t")
             table = pyarrow.csv.read_csv(path, parse_options=options)
+        elif kind == "jsonl":
+            with path.open("rb") as file:
+                records = [record for record in jsonl.objects(file) if record is not None]
+            keys = dict.fromkeys(key for record in records for key in record)
+            table = pa.table({key: pa.array([record.get(key) for record in records]) for key in keys})
         elif kind == "parquet":
             table = pyarrow.parquet.read_table(path)
         elif kind == "arrow":
             table = pyarrow.feather.read_table(path)
         else:
-            raise SchemaError(f"{path}: expected a .csv, .tsv, .parquet, .arrow or .npz file, or a folder of images.")
+            raise SchemaError(
+                f"{path}: expected a .csv, .tsv, .jsonl, .parquet, .arrow or .npz file, or a folder of images."
+            )
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{path} cannot be read: {error}.") from None
     names = [name.strip() for name in table.column_names]

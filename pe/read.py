@@ -1,12 +1,14 @@
 """Files and in-memory data to raw columns: no schema applied yet, no value interpreted.
 
 CSV values are kept as bytes, so that no parser can fail on what a record holds. A CSV line with too few or too many
-fields is kept as a record whose every value is missing; an empty line is no record.
+fields is kept as a record whose every value is missing; an empty line is no record. JSON Lines: see ``pe.jsonl``.
+A column of class labels of the Hugging Face library is read by the labels' names where the schema declares any of them.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,20 +18,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from pe import jsonl
 from pe.errors import PrivateDataError, SchemaError
-from pe.schema import RESERVED, Schema
+from pe.schema import RESERVED, Categorical, Schema
 
 Raw = dict[str, pa.ChunkedArray | NDArray[Any]]
 """Columns by name: Arrow arrays of any primitive type, or numpy arrays (images)."""
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow"}
-FORMATS |= {".feather": "arrow", ".ipc": "arrow", ".npz": "npz"}
+FORMATS |= {".feather": "arrow", ".ipc": "arrow", ".npz": "npz", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 LONGEST_RECORD = 2**24
 """Bytes of the longest CSV record; also how much is parsed at a time."""
 
@@ -51,7 +55,8 @@ def read(
 ) -> Raw:
     """Read the schema's columns from a path, an Arrow table, a pandas DataFrame or a mapping of arrays.
 
-    format   csv, tsv, parquet, arrow, npz or imagefolder; by default from the suffix (a directory: imagefolder).
+    format   csv, tsv, jsonl, parquet, arrow, npz, datasets (a folder that the Hugging Face library's ``save_to_disk``
+             wrote) or imagefolder; by default from the suffix, for a directory from what is in it.
     columns  schema column -> its name in the data, where they differ.
     user     name in the data of the column that says whose record it is; it comes back as ``USER``.
 
@@ -71,7 +76,7 @@ def read(
     if isinstance(data, (str, Path)):
         return _read_path(Path(data), format, names, schema)
     if isinstance(data, pa.Table):
-        return _from_arrow(data, names, "the table")
+        return _from_arrow(data, names, "the table", schema)
     if isinstance(data, Mapping):
         found = [str(name) for name in data]
         arrays = dict(zip(found, data.values(), strict=True))
@@ -91,18 +96,22 @@ def read(
 def _read_path(path: Path, format: str | None, names: Mapping[str, str], schema: Schema) -> Raw:
     if not path.exists():
         raise PrivateDataError(f"{path} does not exist. Nothing was spent.")
-    kind = format or ("imagefolder" if path.is_dir() else FORMATS.get(path.suffix.lower()))
+    kind = format or (_folder_kind(path) if path.is_dir() else FORMATS.get(path.suffix.lower()))
+    if kind == "datasets":
+        return _from_arrow(_read_saved(path), names, str(path), schema)
     if kind == "imagefolder":
         if USER in names:
             raise PrivateDataError(f"{path}: an image folder has no user column. Nothing was spent.")
         return _read_folder(path, schema)
     if path.is_dir() or kind not in set(FORMATS.values()):
-        known = ", ".join(sorted(set(FORMATS.values()) | {"imagefolder"}))
+        known = ", ".join(sorted(set(FORMATS.values()) | {"imagefolder", "datasets"}))
         raise PrivateDataError(f"{path}: unknown format; set format to one of {known}. Nothing was spent.")
     if path.stat().st_size == 0:
         raise PrivateDataError(f"{path} is empty. Nothing was spent.")
     if kind in ("csv", "tsv"):
         return _read_csv(path, "," if kind == "csv" else "\t", names)
+    if kind == "jsonl":
+        return _read_jsonl(path, names, schema)
     if kind == "npz":
         with np.load(path, allow_pickle=False) as archive:
             _require(archive.files, names, str(path))
@@ -111,8 +120,44 @@ def _read_path(path: Path, format: str | None, names: Mapping[str, str], schema:
         _require(pyarrow.parquet.read_schema(path).names, names, str(path))
         table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(names.values())))
     else:
-        table = pyarrow.feather.read_table(path)
-    return _from_arrow(table, names, str(path))
+        table = _read_arrow(path)
+    return _from_arrow(table, names, str(path), schema)
+
+
+def _folder_kind(path: Path) -> str:
+    return "datasets" if (path / "state.json").exists() or (path / "dataset_dict.json").exists() else "imagefolder"
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    """An Arrow file in any of its forms: file (Feather), or stream."""
+    with path.open("rb") as file:
+        stream = file.read(4) not in (b"ARRO", b"FEA1")
+    if not stream:
+        return pyarrow.feather.read_table(path)
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        return reader.read_all()
+
+
+def _read_saved(path: Path) -> pa.Table:
+    """A data set in a folder that the Hugging Face library's ``save_to_disk`` wrote."""
+    if not (path / "state.json").exists():
+        splits = (path / "dataset_dict.json").exists()
+        hint = "it holds several splits: name the folder of one" if splits else "expected a saved data set"
+        raise PrivateDataError(f"{path}: {hint}, with its state.json. Nothing was spent.")
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if state.get("_indices_data_files"):  # written by versions before 2.0
+        raise PrivateDataError(f"{path} holds a selection by index: save it again, flattened. Nothing was spent.")
+    return pa.concat_tables([_read_arrow(path / each["filename"]) for each in state["_data_files"]])
+
+
+def _read_jsonl(path: Path, names: Mapping[str, str], schema: Schema) -> Raw:
+    with path.open("rb") as file:
+        records = jsonl.objects(file)
+        first, found = jsonl.sampled(records, str(path))
+        if first:
+            _require(found, names, str(path))
+        columns = {column.name: column for column in schema.columns}
+        return dict(jsonl.raw([*first, *records], names, columns))
 
 
 def _read_csv(path: Path, delimiter: str, names: Mapping[str, str]) -> Raw:
@@ -192,9 +237,31 @@ def _laid_out(path: Path, schema: Schema) -> bool:
     return not folders if schema.label is None else bool(folders & set(schema.labels))
 
 
-def _from_arrow(table: pa.Table, names: Mapping[str, str], place: str) -> Raw:
+def _from_arrow(table: pa.Table, names: Mapping[str, str], place: str, schema: Schema) -> Raw:
     _require(table.column_names, names, place)
-    return {column: table.column(table.column_names.index(name)) for column, name in names.items()}
+    classes, raw = _class_labels(table.schema), {}
+    for column, name in names.items():
+        values = table.column(table.column_names.index(name))
+        declared = next((each for each in schema.columns if each.name == column), None)
+        if isinstance(declared, Categorical) and set(classes.get(name, ())) & set(declared.values):
+            values = pa.chunked_array([_named(chunk, classes[name]) for chunk in values.chunks], pa.string())
+        raw[column] = values
+    return raw
+
+
+def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of the class labels of each such column, from what the Hugging Face library notes in an Arrow schema."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: list(each["names"]) for name, each in features.items() if each.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _named(codes: pa.Array, names: Sequence[str]) -> pa.Array:
+    """Positions as names; missing where there is none (the library's own mark is -1)."""
+    held = pc.if_else(pc.and_(pc.greater_equal(codes, 0), pc.less(codes, len(names))), codes, None)
+    return pa.array(names, pa.string()).take(held)
 
 
 def _series(series: Any) -> pa.ChunkedArray:

@@ -46,7 +46,8 @@ def synthesize(
 ) -> Synthetic:
     """Synthesise a data set under an (epsilon, delta) budget, and return it with its certificate.
 
-    data       a path (CSV, Parquet, Arrow, npz, image folder), an Arrow table, a pandas DataFrame, a mapping of arrays.
+    data       a path (CSV, JSONL, Parquet, Arrow, npz, image folder), an Arrow table, a pandas DataFrame or a mapping
+               of arrays: see ``pe.read``.
     schema     public knowledge about the columns: a Schema, or the path of a TOML file. Never inferred from the data.
     rows       how many records to release; see ``pe.config.OutputConfig``.
     adjacency  "add-remove" (the number of records is private) or "replace-one" (it is public).

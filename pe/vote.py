@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pe.errors import EmbedderError, PEError
 from pe.kernels.count import bounded_sum, count
 from pe.kernels.nearest import nearest as nearest_candidates
-from pe.kernels.quantise import quantise
+from pe.kernels.quantise import integer_type, quantise
 from pe.population import Population
 from pe.privacy.budget import Adjacency, Unit
 from pe.privacy.contribution import Contribution
@@ -23,9 +24,9 @@ from pe.protocols import Embedder
 ONE_VOTE = Contribution()
 
 CHUNK = 2**16
-"""Records whose float embeddings are in memory at a time; quantised ones take half as much and stay."""
+"""Records whose float embeddings are in memory at a time; quantised ones take a quarter, or half, as much and stay."""
 
-_Embedded = tuple[NDArray[np.int16], NDArray[np.bool_]]
+_Embedded = tuple[NDArray[np.signedinteger[Any]], NDArray[np.bool_]]
 
 # Quantised private embeddings, for as long as the data set lives: each record is embedded once.
 _embedded: WeakKeyDictionary[PrivateDataset, dict[str, _Embedded]] = WeakKeyDictionary()
@@ -132,7 +133,7 @@ def _embed_private(private: PrivateDataset, embedder: Embedder) -> _Embedded:
     cache = _embedded.setdefault(private, {})
     if embedder.name not in cache:
         table = private._records
-        integers = np.empty((table.num_rows, embedder.dim), np.int16)
+        integers = np.empty((table.num_rows, embedder.dim), integer_type(embedder.limit))
         finite = np.empty(table.num_rows, np.bool_)
         for start in range(0, table.num_rows, CHUNK):
             part = slice(start, start + CHUNK)

@@ -12,7 +12,7 @@ CONFIG = """\
 # One run of Private Evolution. 'pe plan {config}' shows what it will do, 'pe synthesize {config} --create' does it.
 
 [private]
-path = "{data}"            # CSV, TSV, Parquet, Arrow, npz, or a folder of images by class; relative to this file
+path = "{data}"            # CSV, TSV, JSONL, Parquet, Arrow, npz, or a folder of images by class; relative to this file
 # user = "patient_id"      # whose record it is, with privacy.unit = "user": protects all records of a user together
 source = "{source}"        # the ledger's name for these data: all runs on one source share its budget
 schema = "schema.toml"     # public knowledge: columns, domains, label set

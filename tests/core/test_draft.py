@@ -60,11 +60,14 @@ EXPECTED = (
 )
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "arrow"])
 def test_every_type_is_drafted(tmp_path: Path, form: str) -> None:
     sample, path = frame(), tmp_path / f"sample.{form}"
     if form == "csv":
         sample.to_csv(path, index=False)
+    elif form == "jsonl":
+        sample["joined"] = [None if day is None else str(day) for day in sample["joined"]]  # else pandas adds a time
+        sample.to_json(path, orient="records", lines=True, date_format="iso")
     elif form == "parquet":
         pa.parquet.write_table(pa.Table.from_pandas(sample), path)
     else:

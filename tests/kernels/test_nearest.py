@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import math
 
 import faiss
 import numpy as np
@@ -12,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pe.kernels.nearest import nearest, route
+import pe.kernels.floating
+from pe.kernels.nearest import Search, nearest, route
 
-kernel = sys.modules[nearest.__module__]
 Rows = NDArray[np.int16]
 LARGEST = 2**15 - 1
 
@@ -52,14 +51,14 @@ def test_it_finds_what_brute_force_finds(problem: tuple[Rows, Rows, int]) -> Non
 def test_tile_sizes_change_nothing(problem: tuple[Rows, Rows, int], widest: int, bytes_: int) -> None:
     queries, candidates, k = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "WIDEST_TILE", widest)
-        patch.setattr(kernel, "TILE_BYTES", bytes_)
+        patch.setattr(pe.kernels.floating, "WIDEST_TILE", widest)
+        patch.setattr(pe.kernels.floating, "TILE_BYTES", bytes_)
         np.testing.assert_array_equal(nearest(queries, candidates, k), brute_force(queries, candidates, k))
 
 
 def test_more_rows_than_a_tile_and_more_candidates_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "WIDEST_TILE", 50)
-    monkeypatch.setattr(kernel, "TILE_BYTES", 50 * 4 * 32)
+    monkeypatch.setattr(pe.kernels.floating, "WIDEST_TILE", 50)
+    monkeypatch.setattr(pe.kernels.floating, "TILE_BYTES", 50 * 4 * 32)
     rng = np.random.default_rng(0)
     queries, candidates = rng.integers(-2, 3, (333, 6), np.int16), rng.integers(-2, 3, (221, 6), np.int16)
     for k in (1, 3, 60, 221):
@@ -141,16 +140,36 @@ def test_what_cannot_be_answered_exactly_is_refused(queries: Rows, candidates: R
         nearest(queries, candidates, k)
 
 
+@given(problems(), st.lists(st.integers(0, 30), max_size=4))
+def test_a_search_answers_chunk_by_chunk(problem: tuple[Rows, Rows, int], cuts: list[int]) -> None:
+    queries, candidates, k = problem
+    search = Search(candidates, k)
+    parts = [search(part) for part in np.split(queries, sorted(min(cut, len(queries)) for cut in cuts))]
+    np.testing.assert_array_equal(np.concatenate(parts), brute_force(queries, candidates, k))
+
+
+def test_more_candidates_than_are_kept_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pe.kernels.floating, "WEIGHT_BYTES", 100 * 7 * 4)
+    rng = np.random.default_rng(0)
+    queries, candidates = rng.integers(-2, 3, (333, 6), np.int8), rng.integers(-2, 3, (421, 6), np.int8)
+    for k in (1, 3, 200, 421):
+        np.testing.assert_array_equal(nearest(queries, candidates, k), brute_force(queries, candidates, k))
+
+
 @pytest.mark.parametrize(
     ("squared_norm", "expected"), [(2**24 // 3, "float32"), (2**24 // 3 + 1, "float64"), (2**40, "float64")]
 )
 @pytest.mark.parametrize("swap", [False, True])
-def test_the_route_follows_the_longest_row(
-    squared_norm: int, expected: str, swap: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Callable[..., int]] = []
-    norms = iter([squared_norm, 5][:: -1 if swap else 1])
-    monkeypatch.setattr(kernel, "_largest_squared_norm", lambda rows: calls.append(rows) or next(norms))
-    empty = np.empty((0, 1), np.int16)
-    assert route(empty, empty) == expected
-    assert len(calls) == 2
+def test_the_route_follows_the_longest_row(squared_norm: int, expected: str, swap: bool) -> None:
+    # four squares add up to any number
+    rest, root = squared_norm, []
+    for _ in range(8):
+        root.append(math.isqrt(rest))
+        rest -= root[-1] ** 2
+    assert rest == 0
+    rows = [np.array([root], np.int32), np.ones((1, 8), np.int32)][:: -1 if swap else 1]
+    assert route(*rows) == expected
+    search = Search(rows[1])
+    assert search.route == ""
+    search(rows[0])
+    assert search.route == expected

@@ -1,0 +1,135 @@
+"""Exact scores from floating-point matrix products of integers.
+
+The score 2 p.s - |s|**2 of integer vectors, and every partial sum on the way to it, stays below 3 max|q|**2. A type
+that holds all whole numbers up to there computes it exactly, in any order of summation:
+
+    float32  3 max|q|**2 < 2**24
+    float64  3 max|q|**2 < 2**53   at half the speed
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.integer[Any]]
+
+TILE_BYTES = 2**22
+"""Scores held at a time; the whole (n, m) matrix never exists."""
+
+WEIGHT_BYTES = 2**25
+"""Candidates held as floats at a time; more of them are converted anew for every tile of queries."""
+
+WIDEST_TILE = 2**14
+"""Candidates searched at a time."""
+
+_FEW = 8  # up to so many neighbours, one vectorised pass each beats a partition
+
+
+def exact_type(largest: int) -> np.dtype[np.floating[Any]]:
+    """The fastest type exact for rows of squared norm up to ``largest``; raises ValueError when none is."""
+    if 3 * largest < 2**24:
+        return np.dtype(np.float32)
+    if 3 * largest < 2**53:
+        return np.dtype(np.float64)
+    raise ValueError(f"vectors too long for an exact vote: expected 3 |q|**2 < 2**53, got {3 * largest}")
+
+
+def largest_squared_norm(rows: Integers, chunk_bytes: int = 2**22) -> int:
+    """The largest |q|**2 of rows (n, d), exactly, or a number at least as large that is just as harmless; 0 of none."""
+    if rows.dtype in (np.int8, np.uint8):
+        bound: int = rows.shape[1] * (128**2 if rows.dtype == np.int8 else 255**2)
+        if 3 * bound < 2**24:
+            return bound
+    largest, chunk = 0, max(1, chunk_bytes // (8 * max(1, rows.shape[1])))
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk].astype(np.float64)  # exact: |q|**2 < 2**53 for any d < 2**22
+        largest = max(largest, int(np.einsum("ij,ij->i", part, part).max()))
+    return largest
+
+
+class FloatSearch:
+    """The k best of m candidates (m, d) for tiles of queries, in one floating-point type that is exact for both."""
+
+    def __init__(self, candidates: Integers, k: int, dtype: np.dtype[np.floating[Any]]) -> None:
+        self.candidates = candidates
+        self.k = k
+        self.dtype = dtype
+        m, width = len(candidates), (candidates.shape[1] + 1) * dtype.itemsize
+        self.widest = max(1, min(WIDEST_TILE, WEIGHT_BYTES // width))
+        self.rows = max(16, TILE_BYTES // (dtype.itemsize * min(m, self.widest)))
+        self.kept = [self._weights(start) for start in range(0, m, self.widest)] if m * width <= WEIGHT_BYTES else None
+        self.buffer = np.empty(0, dtype)
+
+    def __call__(self, queries: Integers, found: NDArray[np.int64]) -> None:
+        """Write the candidates nearest to queries (n, d) into ``found``, int64 (n, k)."""
+        n, d = queries.shape
+        extended = np.ones((min(self.rows, n), d + 1), self.dtype)
+        for start in range(0, n, self.rows):
+            stop = min(start + self.rows, n)
+            tile = extended[: stop - start]
+            tile[:, :-1] = queries[start:stop]
+            found[start:stop] = self._best(tile)
+
+    def _weights(self, start: int) -> NDArray[Any]:
+        """[2 s, -|s|**2] of some candidates: the product with [p, 1] is the score."""
+        part = self.candidates[start : start + self.widest]
+        weights = np.empty((len(part), part.shape[1] + 1), self.dtype)
+        vectors = weights[:, :-1]
+        vectors[:] = part
+        np.negative(np.einsum("ij,ij->i", vectors, vectors), out=weights[:, -1])
+        vectors *= 2
+        return weights
+
+    def _best(self, tile: NDArray[Any]) -> NDArray[np.int64]:
+        n, m = len(tile), len(self.candidates)
+        best_score = np.empty((n, 0), tile.dtype)
+        best_index = np.empty((n, 0), np.int64)
+        for number, start in enumerate(range(0, m, self.widest)):
+            weights = self._weights(start) if self.kept is None else self.kept[number]
+            scores = np.matmul(tile, weights.T, out=self._room(n, len(weights)))
+            index = scores.argmax(axis=1)[:, None] if self.k == 1 else _top(scores, self.k)
+            if m <= self.widest:
+                return index
+            # Parts come in index order and each is sorted by (score, index): a stable sort keeps the lower index first.
+            best_score = np.concatenate([best_score, np.take_along_axis(scores, index, axis=1)], axis=1)
+            best_index = np.concatenate([best_index, index + start], axis=1)
+            order = np.argsort(-best_score, axis=1, kind="stable")[:, : self.k]
+            best_score, best_index = (np.take_along_axis(each, order, axis=1) for each in (best_score, best_index))
+        return best_index
+
+    def _room(self, n: int, m: int) -> NDArray[Any]:
+        if self.buffer.size < n * m:
+            self.buffer = np.empty(n * m, self.dtype)
+        return self.buffer[: n * m].reshape(n, m)
+
+
+def _top(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Indices of the k largest scores of each row, largest first, ties to the lower index; at most all of them.
+
+    Leaves the scores as they were.
+    """
+    n, m = scores.shape
+    k = min(k, m)
+    if k <= _FEW:  # one pass per neighbour, each vectorised
+        index, rows = np.empty((n, k), np.int64), np.arange(n)
+        best = np.empty((n, k), scores.dtype)
+        for rank in range(k):
+            index[:, rank] = scores.argmax(axis=1)
+            best[:, rank] = scores[rows, index[:, rank]]
+            scores[rows, index[:, rank]] = -np.inf
+        np.put_along_axis(scores, index, best, axis=1)
+        return index
+    if k == m:
+        return np.argsort(-scores, axis=1, kind="stable")
+    # Every score above the k-th largest is in; ties at the k-th go to the lowest indices.
+    bound = np.partition(scores, m - k, axis=1)[:, m - k, None]
+    inside = scores > bound
+    room = k - inside.sum(axis=1, keepdims=True)
+    tied = scores == bound
+    inside |= tied & (np.cumsum(tied, axis=1) <= room)
+    index = np.nonzero(inside)[1].reshape(-1, k)
+    order = np.argsort(-np.take_along_axis(scores, index, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(index, order, axis=1)
