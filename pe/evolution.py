@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.arrays import misfits
+from pe.candidates import CandidateEmbedder
 from pe.constraints import repair
 from pe.errors import APIError, ConfigError, PEError
 from pe.plan import Plan, Round
@@ -21,7 +22,7 @@ from pe.protocols import API, Embedder
 from pe.schema import Schema
 from pe.select import apportion, select, shares_from
 from pe.start import Ask, Releaser
-from pe.vote import cast_votes, count_labels, embed_candidates
+from pe.vote import cast_votes, count_labels
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,27 @@ def evolve(
     ``seed`` drives proposals and selection, afresh in every iteration, so that a resumed run proposes what an
     uninterrupted one would have. The noise is not seeded.
     """
-    generation = resume or first(private, apis[0], plan, budget=budget, release=release, seed=seed)
-    yield generation
-    while generation.iteration < plan.iterations:
-        generation = step(private, apis, embedder, plan, generation, budget=budget, release=release, seed=seed)
+    candidates = CandidateEmbedder(embedder)
+    try:
+        generation = resume or first(private, apis[0], candidates, plan, budget=budget, release=release, seed=seed)
         yield generation
+        while generation.iteration < plan.iterations:
+            generation = step(private, apis, candidates, plan, generation, budget=budget, release=release, seed=seed)
+            yield generation
+    finally:
+        candidates.close()
 
 
-def first(private: PrivateDataset, api: API, plan: Plan, *, budget: Budget, release: Releaser, seed: int) -> Generation:
+def first(
+    private: PrivateDataset,
+    api: API,
+    embedder: CandidateEmbedder,
+    plan: Plan,
+    *,
+    budget: Budget,
+    release: Releaser,
+    seed: int,
+) -> Generation:
     """Generation 0: the plan's start, or label shares (uniform, declared, or bought) and fresh samples."""
     if plan.start is not None:
         return started(private, plan, budget=budget, release=release, seed=seed)
@@ -67,7 +81,8 @@ def first(private: PrivateDataset, api: API, plan: Plan, *, budget: Budget, rele
     shares = label_shares(plan, private.schema, histogram)
     rng = np.random.default_rng([seed, 0])
     sizes = apportion(plan.population, shares)
-    parts = [fresh(api, int(size), label, private.schema, rng) for label, size in enumerate(sizes) if size]
+    with embedder.listening(api, wanted=_embeds(plan, 1)):
+        parts = [fresh(api, int(size), label, private.schema, rng) for label, size in enumerate(sizes) if size]
     return Generation(0, concatenate(parts), shares, histogram)
 
 
@@ -97,7 +112,7 @@ def label_shares(plan: Plan, schema: Schema, counts: Histogram | None) -> NDArra
 def step(
     private: PrivateDataset,
     apis: Sequence[API],
-    embedder: Embedder,
+    embedder: CandidateEmbedder,
     plan: Plan,
     generation: Generation,
     *,
@@ -113,26 +128,33 @@ def step(
     candidates = generation.population
     vectors = stand_ins(candidates, this, api, embedder, schema, look)
     contribution, adjacency = this.contribution, budget.adjacency
-    votes = cast_votes(private, candidates, vectors, embedder, adjacency=adjacency, contribution=contribution)
+    votes = cast_votes(private, candidates, vectors, embedder.embedder, adjacency=adjacency, contribution=contribution)
     histogram = release(votes, this.sigma, iteration)
     sizes = apportion(this.parents, generation.shares)
     chosen = select(candidates.labels, histogram.votes, sizes, this.selection, this.threshold, choose)
     parents = candidates.take(chosen)
     parts = [parents] if this.keep else []
-    parts += [offspring(api, parents, this.degree, schema, vary) for _ in range(this.variations)]
+    with embedder.listening(api, wanted=_embeds(plan, iteration + 1)):
+        parts += [offspring(api, parents, this.degree, schema, vary) for _ in range(this.variations)]
     return Generation(iteration, concatenate(parts), generation.shares, histogram)
 
 
+def _embeds(plan: Plan, iteration: int) -> bool:
+    """Whether an iteration embeds its candidates themselves."""
+    return iteration <= plan.iterations and plan.rounds[iteration - 1].lookahead == 0
+
+
 def stand_ins(
-    candidates: Population, this: Round, api: API, embedder: Embedder, schema: Schema, rng: np.random.Generator
+    candidates: Population, this: Round, api: API, embedder: CandidateEmbedder, schema: Schema, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Embeddings that stand for the candidates: their own, or the mean over ``lookahead`` variations of each."""
     if this.lookahead == 0:
-        return embed_candidates(candidates.records, embedder)
-    total = np.zeros((len(candidates), embedder.dim), np.float32)
+        return embedder.vectors(candidates.records)
+    total = np.zeros((len(candidates), embedder.embedder.dim), np.float32)
     for _ in range(this.lookahead):
-        ahead = offspring(api, candidates, this.degree, schema, rng)
-        total += embed_candidates(ahead.records, embedder)
+        with embedder.listening(api):
+            ahead = offspring(api, candidates, this.degree, schema, rng)
+        total += embedder.vectors(ahead.records)
     return total / np.float32(this.lookahead)
 
 

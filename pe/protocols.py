@@ -1,7 +1,8 @@
-"""The two seams a user can fill: an API that proposes samples, an embedder that maps records to vectors."""
+"""The seams a user can fill: an API that proposes samples, an embedder that maps records to vectors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -26,6 +27,23 @@ class API(Protocol):
         """Return one variation of each parent, in order, with the parent's label.
 
         ``degree`` in [0, 1] says how far a variation may go; 0 is closest to the parent.
+        """
+        ...
+
+
+@runtime_checkable
+class Piecemeal(Protocol):
+    """An API that makes its samples one after another and hands them over as they are finished.
+
+    Not asked of an API: where there is a ``listen``, a run sets it while the samples to come will be embedded.
+    """
+
+    def listen(self, callback: Callable[[pa.Table], None] | None) -> None:
+        """From now on call ``callback`` with every sample that is finished; None ends it.
+
+        The callback takes a table of the schema's features, of one row or several, in any order, from any thread; it
+        returns at once and raises nothing. What is handed over is a hint: ``random`` and ``vary`` return all samples
+        as ever, and one that was never handed over, or changed since, is embedded after them.
         """
         ...
 

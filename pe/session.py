@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_plan
+from pe.candidates import CandidateEmbedder
 from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
@@ -92,6 +93,9 @@ class Session:
     generation: Generation | None = None
     stopped: str = ""
 
+    def __post_init__(self) -> None:
+        self._candidates = CandidateEmbedder(self.blueprint.embedder)
+
     @classmethod
     def open(
         cls, blueprint: Blueprint, data: object, *, ledger: str | Path | None = None, create: bool = False
@@ -133,6 +137,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
+        self._candidates.close()
         self.run.close()
 
     # -- iterations ------------------------------------------------------------------------------------------------
@@ -152,12 +157,12 @@ class Session:
         budget, release = self.blueprint.budget, self.run.releaser(self.account)
         try:
             if self.generation is None:
-                made = first(self.private, apis[0], plan, budget=budget, release=release, seed=seed)
+                made = first(self.private, apis[0], self._candidates, plan, budget=budget, release=release, seed=seed)
             else:
                 made = step(
                     self.private,
                     apis,
-                    self.blueprint.embedder,
+                    self._candidates,
                     plan,
                     self.generation,
                     budget=budget,

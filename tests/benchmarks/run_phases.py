@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 import pe
+import pe.candidates
 import pe.delivery
 import pe.evolution
 import pe.run
@@ -40,7 +41,7 @@ NEAREST = 1
 PHASES: dict[str, list[tuple[Any, str]]] = {
     "read private data": [(pe.PrivateDataset, "read")],
     "ledger": [(Ledger, "chain"), (pe.privacy.ledger.Account, "reserve"), (Ledger, "bind"), (Ledger, "create")],
-    "embed": [(pe.vote, "_embed_private"), (pe.evolution, "embed_candidates")],
+    "embed": [(pe.vote, "_embed_private"), (pe.candidates.CandidateEmbedder, "vectors")],
     "nearest": [(pe.vote, "nearest_candidates")],
     "noise": [(DiscreteGaussian, "add_noise")],
     "select": [(pe.evolution, "select")],
