@@ -10,11 +10,9 @@ partition selection, which is not offered.
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
@@ -28,11 +26,12 @@ from pe.arrays import to_numpy
 from pe.columns import Categorical, Datetime, Numeric, column_from
 from pe.errors import SchemaError
 from pe.measure import measure
+from pe.orders import ordered
 from pe.plan import noise_scales
 from pe.privacy.budget import Adjacency, Budget, Unit
 from pe.privacy.contribution import Contribution
-from pe.privacy.ledger import Ledger, canonical, granted
-from pe.privacy.release import release
+from pe.privacy.ledger import Ledger, granted
+from pe.privacy.mechanism import DiscreteGaussian
 from pe.private import PrivateDataset
 from pe.schema import Purchase, Schema, parsed, refused
 
@@ -89,12 +88,17 @@ def buy_schema(
     columns: Mapping[str, str] | None = None,
     ledger: str | Path | None = None,
     create: bool = False,
+    again: bool = False,
 ) -> Bought:
     """Complete a schema by one release of (epsilon, delta) on a source's account, which later runs share.
 
     wanted     path of a schema in which some columns are to be bought, or its parsed content.
     user_norm  with ``user``: the L2 norm to which each user's counts are scaled down; by default one record's.
     create     grant the source exactly this budget if the ledger does not know it.
+    again      pay once more where the charge of an earlier call was lost in a crash, or the data changed since.
+
+    The same purchase is paid for once: its noisy answer is stored beside the ledger (``pe.orders``), and another call
+    with the same arguments completes the schema from it free of charge.
 
     Bounds are the edges of the outermost cells that hold records beyond doubt: noisy counts of ``SURE`` standard
     deviations in the cell, or in the 2, 4, 8, ... cells that end with it; then one cell further out. Records beyond are
@@ -120,23 +124,24 @@ def buy_schema(
     norm = None if user is None else math.sqrt(bought) if user_norm is None else user_norm
     ((sigma, contribution),) = noise_scales(budget, [1.0], [Contribution.of((1.0,) * bought, norm)])
     cells = _Cells(request, contribution.grid)
-    digest = sha256(canonical([request.content, str(budget)]).encode()).hexdigest()
-    account = book.account(source, run=uuid.uuid4().hex, budget=budget, config=digest)
-    private = PrivateDataset.read(
-        data,
-        Schema(request.columns),
-        adjacency=budget.adjacency,
-        format=format,
-        columns={name: place for name, place in (columns or {}).items() if name in request.names},
-        user=user,
-    )
-    _, others = book.bind(source, account.run, book.fingerprint(private.content_digest()))
-    votes = measure(private, cells, adjacency=budget.adjacency, norm=norm)
-    histogram = release(votes, sigma, account=account, iteration=0)
+    mechanism = DiscreteGaussian(sigma * cells.grid, contribution.sensitivity_squared(budget.adjacency))
+    cost = budget.accountant.cost(mechanism, budget.delta)
+    asked = [request.content, [user, norm], dict(columns or {})]
+    with ordered(book, source, "purchase", asked, budget, again=again) as order:
+        order.settle(cost)
+        private = PrivateDataset.read(
+            data,
+            Schema(request.columns),
+            adjacency=budget.adjacency,
+            format=format,
+            columns={name: place for name, place in (columns or {}).items() if name in request.names},
+            user=user,
+        )
+        warnings = order.bind(private, cost)
+        histogram = order.release(measure(private, cells, adjacency=budget.adjacency, norm=norm), sigma, 0)
     purchase = Purchase(cells.name, source, epsilon, delta, histogram.entry)
     schema, remarks = request.completed(cells.parts(histogram.votes), float(sigma), purchase)
-    remarks += tuple(f"source '{other}' was charged for the same data: what both release adds up" for other in others)
-    return Bought(schema, purchase, request.names, float(sigma), remarks)
+    return Bought(schema, purchase, request.names, float(sigma), remarks + warnings)
 
 
 @dataclass(frozen=True)

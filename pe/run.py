@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -121,44 +121,69 @@ class Run:
 
     def histogram(self, number: int, name: str = "histogram") -> Histogram | None:
         """The stored noisy histogram of an iteration, if there is one."""
-        path = self.iteration(number) / f"{name}.npz"
-        if not path.exists():
-            return None
-        with _undamaged(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            sigma, grid = Fraction(str(archive["sigma"])), int(archive["grid"])
-            return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
+        return read_histogram(self.iteration(number) / f"{name}.npz")
 
     def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            counts=histogram.counts,
-            sigma=np.array(str(histogram.sigma)),
-            entry=np.array(histogram.entry),
-            grid=np.array(histogram.grid),
-        )
-        with refusals(self.iteration(number)):
-            self.iteration(number).mkdir(exist_ok=True)
-        write_atomically(self.iteration(number) / f"{name}.npz", buffer.getvalue(), once=True)
+        write_histogram(self.iteration(number) / f"{name}.npz", histogram)
 
     def releaser(self, account: Purse) -> Releaser:
         """``release`` with a memory: a stored histogram is returned as it is, a new one is stored before use."""
+        return remembering(self, account)
 
-        def release_and_store(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
-            stored = self.histogram(iteration, name)
-            if stored is not None:
-                found, wanted = (len(stored.counts), stored.sigma, stored.grid), (votes.bins, sigma, votes.grid)
-                if found != wanted:
-                    raise RunMismatchError(
-                        f"{self.path}: the stored histogram of iteration {iteration} has {found[0]} bins at sigma "
-                        f"{float(found[1]):g}, expected {wanted[0]} at {float(wanted[1]):g}."
-                    )
-                return stored
-            histogram = release(votes, sigma, account=account, iteration=iteration)
-            self.store_histogram(iteration, histogram, name)
-            return histogram
 
-        return release_and_store
+class Memory(Protocol):
+    """Where histograms are stored, by iteration and name: once, and never replaced."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def histogram(self, number: int, name: str = "histogram") -> Histogram | None: ...
+
+    def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None: ...
+
+
+def remembering(memory: Memory, account: Purse) -> Releaser:
+    """``release`` that returns what is stored as it is, and stores what is new before anyone uses it."""
+
+    def release_and_store(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
+        stored = memory.histogram(iteration, name)
+        if stored is not None:
+            found, wanted = (len(stored.counts), stored.sigma, stored.grid), (votes.bins, sigma, votes.grid)
+            if found != wanted:
+                raise RunMismatchError(
+                    f"{memory.path}: the stored histogram of iteration {iteration} has {found[0]} bins at sigma "
+                    f"{float(found[1]):g}, expected {wanted[0]} at {float(wanted[1]):g}."
+                )
+            return stored
+        histogram = release(votes, sigma, account=account, iteration=iteration)
+        memory.store_histogram(iteration, histogram, name)
+        return histogram
+
+    return release_and_store
+
+
+def write_histogram(path: Path, histogram: Histogram) -> None:
+    """Store a histogram, once; raises RunError where there is one."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        counts=histogram.counts,
+        sigma=np.array(str(histogram.sigma)),
+        entry=np.array(histogram.entry),
+        grid=np.array(histogram.grid),
+    )
+    with refusals(path):
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+    write_atomically(path, buffer.getvalue(), once=True)
+
+
+def read_histogram(path: Path) -> Histogram | None:
+    """A stored histogram, if there is one; raises RunError where it is damaged."""
+    if not path.exists():
+        return None
+    with _undamaged(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        sigma, grid = Fraction(str(archive["sigma"])), int(archive["grid"])
+        return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
 
 
 def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:

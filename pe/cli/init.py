@@ -96,6 +96,7 @@ def init(
     user: str | None = None,
     ledger: Path | None = None,
     create: bool = False,
+    again: bool = False,
     force: bool = False,
 ) -> None:
     """Write pe.toml and schema.toml into a folder.
@@ -130,11 +131,14 @@ def init(
         The ledger file; by default PE_LEDGER, else the user's data directory.
     create
         Grant the source exactly the purchase's budget if the ledger does not know it.
+    again
+        Pay once more where the charge of the same purchase was lost in a crash, or the data changed since. Without it
+        the same command never pays twice.
     force
         Overwrite existing files.
     """
     from pe.errors import ConfigError
-    from pe.files import refusals
+    from pe.files import refusals, write_atomically
 
     config, target = folder / "pe.toml", folder / "schema.toml"
     for path in (config, target):
@@ -154,7 +158,7 @@ def init(
             (folder / ".pe-init").unlink()
         from pe.buy import buy_schema
 
-        bought = buy_schema(from_private, **_purchase(asked), user=user, ledger=ledger, create=create)
+        bought = buy_schema(from_private, **_purchase(asked), user=user, ledger=ledger, create=create, again=again)
         remarks += bought.remarks
         label = label or bought.schema.label
         data, text = str(from_private.resolve()), bought.to_toml()
@@ -186,8 +190,8 @@ def init(
     )
     with refusals(config):
         folder.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-        config.write_text(lines)
+        write_atomically(target, text.encode())
+        write_atomically(config, lines.encode())
     for remark in remarks:
         warn(remark)
     out.print(f"Wrote {config} and {target}: edit them, then 'pe plan {config}'.", highlight=False, markup=False)

@@ -351,8 +351,11 @@ def test_a_schema_is_bought_charged_and_used(project: Path, run) -> None:
     shown = json.loads(run("budget", "show", "people", "--json").out)["sources"]["people"]
     assert [charge["purpose"] for charge in shown["charges"]] == ["bounds of age; values of kind"]
     assert shown["charges"][0]["run"]
-    assert run("init", project / "c", *how).code == 3  # the budget is gone
-    assert not (project / "c" / "schema.toml").exists()
+    assert run("init", project / "c", *how).code == 0  # paid for already
+    assert (project / "c" / "schema.toml").read_text() == text
+    changed = [*how[:7], "7", *how[8:]]
+    assert run("init", project / "d", *changed).code == 3  # the budget is gone
+    assert not (project / "d" / "schema.toml").exists()
     assert run("budget", "grant", "people", "--epsilon", "10").code == 0
     config = project / "b" / "pe.toml"
     config.write_text(

@@ -48,6 +48,7 @@ from typing import Any
 import pe
 import pe.cli
 import pe.evolution
+import pe.orders
 import pe.run
 import pe.session
 import pe.vote
@@ -178,6 +179,7 @@ def plant(point: str, wanted: int) -> None:
     around(DiscreteGaussian, "add_noise", add_noise)
     around(os, "link", link)
     around(Run, "store_histogram", store_histogram)
+    around(pe.orders.Order, "store_histogram", store_histogram)
     around(TabularAPI, "vary", vary)
     around(Run, "store_population", store_population)
     around(pe.session, "replace_folder", replace_folder)
