@@ -137,18 +137,19 @@ Aligned = tuple[list[Field], dict[str, Frame], list[str]]
 
 
 def _declared(given: Mapping[str, object], schema: Schema) -> Aligned:
-    arrays = {role: _shielded(role, _in_schema_form, data, schema) for role, data in given.items()}
-    fields, notes = [], []
-    for column in schema.columns:
-        field = generic_field(column, arrays["test"][column.name])
-        if field is None:
-            notes.append(f"column '{column.name}' was left out: it holds no single numbers")
-        else:
-            fields.append(field)
     frames = {}
-    for role, part in arrays.items():
-        columns = {field.name: generic(part[field.name], field) for field in fields}
-        frames[role] = Frame(columns, len(next(iter(part.values()))))
+    for role, data in given.items():  # one table at a time: each is let go of before the next one is read
+        arrays = _shielded(role, _in_schema_form, data, schema)
+        rows = len(next(iter(arrays.values())))
+        found = [generic_field(column, arrays[column.name]) for column in schema.columns]
+        fields = [field for field in found if field is not None]
+        frames[role] = Frame({field.name: generic(arrays.pop(field.name), field) for field in fields}, rows)
+    known = {field.name for field in fields}
+    notes = [
+        f"column '{column.name}' was left out: it holds no single numbers or categories"
+        for column in schema.columns
+        if column.name not in known
+    ]
     if not {field.name for field in fields} - ({schema.label} if notes else set()):
         raise SchemaError(
             "the schema has no column of numbers or categories beside the label: only tables are evaluated."
@@ -157,8 +158,8 @@ def _declared(given: Mapping[str, object], schema: Schema) -> Aligned:
 
 
 def generic_field(column: Column, values: NDArray[Any]) -> Field | None:
-    """A declared column of any type as numbers or categories; None where a value is no single number (images)."""
-    if values.ndim > 1:
+    """A declared column of any type as numbers or categories; None where values are neither (images, free text)."""
+    if values.ndim > 1 or values.dtype == object:
         return None
     names = ("false", "true") if values.dtype.kind == "b" else getattr(column, "values", None)
     low, high = getattr(column, "minimum", None), getattr(column, "maximum", None)

@@ -1,4 +1,4 @@
-"""Orders outside a run (bought schemas, charged evaluations) killed with SIGKILL at every step: paid for once, or said."""
+"""Orders outside a run (bought schemas, charged evaluations) killed at every step: paid for once, or said."""
 
 from __future__ import annotations
 
