@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
@@ -59,7 +60,7 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
 
     norm  for unit "user": the L2 norm, in votes, to which each user's summed vector is scaled down.
     """
-    user_bound = None if norm is None else math.floor((norm * features.grid) ** 2)
+    user_bound = None if norm is None else math.floor((Fraction(norm) * features.grid) ** 2)
     bound = features.bound_squared if user_bound is None else user_bound
 
     def counts() -> NDArray[np.int64]:

@@ -213,7 +213,7 @@ def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = Fal
     Parameters
     ----------
     certificate
-        A certificate.json, in its release folder.
+        A certificate.json, in its release folder or beside the figures of a charged evaluation.
     ledger
         A ledger file whose chain must contain the certificate's head; by default PE_LEDGER or the user's, if there is
         one.
@@ -222,14 +222,21 @@ def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = Fal
     json
         Print one JSON object instead of lines.
     """
+    from pe.errors import CertificateError
     from pe.privacy.certificate import read_certificate, verify
     from pe.privacy.ledger import Ledger, default_path
 
     content = read_certificate(certificate)
+    if "entries" not in content and (proof := certificate.with_name("certificate.json")).exists():
+        raise CertificateError(f"{certificate} is no certificate; {proof.name} beside it is.")
     book = None
     if not offline and (ledger is not None or default_path().exists()):
         book = Ledger(ledger)
     checked = verify(content, folder=certificate.parent, ledger=book)
+    if "charged.json" in content["files"]:
+        from pe.evaluation.charged import check_figures
+
+        checked.append(check_figures(content, certificate.parent))
     claim = content["claim"]
     if json:
         emit({"valid": True, "claim": claim, "checked": checked})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pe.cli.output import emit, warn
 from pe.cli.output import out as console
@@ -27,6 +27,8 @@ def evaluate(
     epsilon: float | None = None,
     delta: float | None = None,
     source: str | None = None,
+    user: str | None = None,
+    again: bool = False,
     ledger: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -36,8 +38,8 @@ def evaluate(
     with --train upper bounds and the distance to the closest record. Written to the run's folder "nonprivate", never
     into a release. Needs scikit-learn and matplotlib: pip install 'pe-synth[evaluate]'.
 
-    With --epsilon and --delta instead: noisy accuracies and marginals of the test records, charged to their source,
-    which may be published. Written to the run's folder "evaluation".
+    With --epsilon and --delta instead: noisy scores and marginals of the test records, charged to their source, which
+    may be published. Written to the run's folder "evaluation", with a certificate. The same command again pays nothing.
 
     Parameters
     ----------
@@ -68,6 +70,10 @@ def evaluate(
         The delta of --epsilon.
     source
         The source that pays; by default the run's.
+    user
+        With --epsilon, where the source protects users: the column that says whose record it is; by default the run's.
+    again
+        With --epsilon: pay once more where an earlier charge was lost in a crash, or the test records changed since.
     ledger
         The ledger file; by default PE_LEDGER, else the user's data directory.
     json
@@ -84,10 +90,16 @@ def evaluate(
                 "a charged evaluation needs --epsilon and --delta, and takes no --train, --holdout or --bins. "
                 "Nothing was spent."
             )
-        _charged(synthetic, test, (epsilon, delta), source, schema, target, ledger, sample, seed, out, json)
+        if out is None and not synthetic.is_dir():
+            raise ConfigError("--out must name a folder for the figures of a file. Nothing was spent.")
+        settings: dict[str, Any] = {"schema": schema, "targets": target or None, "source": source, "user": user}
+        settings |= {"ledger": ledger, "sample": sample, "seed": seed, "again": again}
+        _charged(synthetic, test, epsilon, delta, out or synthetic / "evaluation", settings, json)
         return
-    if source is not None or ledger is not None:
-        raise ConfigError("--source and --ledger belong to a charged evaluation: give --epsilon and --delta as well.")
+    if source is not None or ledger is not None or user is not None or again:
+        raise ConfigError(
+            "--source, --user, --ledger and --again belong to a charged evaluation: give --epsilon and --delta as well."
+        )
     folder = destination(synthetic, out)
     if folder is None:
         raise ConfigError("--out must name a folder for the report of a file, such as --out nonprivate.")
@@ -110,58 +122,41 @@ def evaluate(
 
 
 def _charged(
-    synthetic: Path,
-    test: Path,
-    cost: tuple[float, float],
-    source: str | None,
-    schema: Path | None,
-    target: list[str] | None,
-    ledger: Path | None,
-    sample: int,
-    seed: int,
-    folder: Path | None,
-    json: bool,
+    synthetic: Path, test: Path, epsilon: float, delta: float, folder: Path, settings: dict[str, Any], json: bool
 ) -> None:
-    from pe.errors import ConfigError
     from pe.evaluation import evaluate_charged
     from pe.files import refusals
 
-    if folder is None and not synthetic.is_dir():
-        raise ConfigError("--out must name a folder for the figures of a file. Nothing was spent.")
-    place = folder or synthetic / "evaluation"
-    if (place / "charged.json").exists():
-        raise ConfigError(f"{place / 'charged.json'} exists already: name another --out. Nothing was spent.")
-    with refusals(place):  # before anything is spent
-        place.mkdir(parents=True, exist_ok=True)
-    found = evaluate_charged(
-        synthetic,
-        test=test,
-        epsilon=cost[0],
-        delta=cost[1],
-        source=source,
-        schema=schema,
-        targets=target or None,
-        ledger=ledger,
-        sample=sample,
-        seed=seed,
-    )
-    written = found.save(place)
+    with refusals(folder):  # before anything is spent
+        folder.mkdir(parents=True, exist_ok=True)
+    found = evaluate_charged(synthetic, test=test, epsilon=epsilon, delta=delta, out=folder, **settings)
+    written = found.save(folder)
     for text in found.warnings:
         warn(text)
-    if json:
-        emit({**found.to_dict(), "files": [str(written)]})
-        return
     facts = found.to_dict()
+    if json:
+        emit({**facts, "files": [str(path) for path in written]})
+        return
     for line in facts.get("models", []):
-        noise = f"(noise {line['noise_deviation']:.3f})"
-        console.print(f"accuracy of {line['model']} for {line['target']}: {line['accuracy']:.3f} {noise}", markup=False)
+        shown = [
+            f"{score} {_figure(line[score])} (noise {_figure(noise)})"
+            for score, noise in (
+                [("accuracy", line["noise_deviation"])] if "accuracy" in line else line["noise_deviation"].items()
+            )
+        ]
+        console.print(f"{line['model']} for {line['target']}: {', '.join(shown)}", markup=False, highlight=False)
     for key in ("tvd1", "tvd2"):
         if key in facts:
             mean = facts[key]["mean"]
             noise = f"(noise alone {mean['noise_floor']:.3f})"
             console.print(f"mean total-variation distance, {key}: {mean['distance']:.3f} {noise}", markup=False)
     console.print(facts["statement"], markup=False, highlight=False)
-    console.print(str(written), markup=False, highlight=False)
+    for path in written:
+        console.print(str(path), markup=False, highlight=False)
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
 def destination(synthetic: Path, chosen: Path | None) -> Path | None:

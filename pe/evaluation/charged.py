@@ -2,21 +2,19 @@
 
 Three releases, each through ``pe.privacy.release`` on the account of the records' source:
 
-model scores      each record adds one to "right" or "wrong" of each classifier trained on the synthetic table, so its
-                  norm is the root of how many there are
+model scores      each record adds to a few bins per model trained on the synthetic table (``contributions``)
 marginals of one, of two columns   each record adds one to a cell of each set of columns
 
-Training, thresholds and comparisons use the synthetic table and released counts alone. What a record adds depends on
-that record alone: forests and boosting sum over trees, record by record, and linear models are computed in integers.
+Where the source protects users, all that a user's records add to one release is scaled down together: figures then
+weigh users, not records. Training, thresholds and comparisons use the synthetic table and released counts alone. The
+same evaluation is paid for once (``pe.orders``), and its figures have a certificate like that of a release.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from hashlib import sha256
 from itertools import combinations
@@ -24,27 +22,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy, to_table
+from pe.arrays import to_table
 from pe.coerce import coerce
 from pe.delivery import Synthetic, load
-from pe.errors import BudgetExceededError, ConfigError, SchemaError
+from pe.errors import CertificateError, ConfigError, RunError, SchemaError
 from pe.evaluation import learners
-from pe.evaluation.tables import Field, Frame, generic, generic_field
+from pe.evaluation.contributions import ModelScores
+from pe.evaluation.tables import Frame, generic, generic_field
 from pe.files import refusals, write_atomically
-from pe.measure import Features, Marginals, measure
+from pe.measure import Marginals, measure
+from pe.orders import ordered
 from pe.plan import noise_scales
-from pe.privacy.accountant import add, fits
+from pe.privacy.accountant import Cost, add
 from pe.privacy.budget import Budget, Unit
+from pe.privacy.certificate import certify
 from pe.privacy.contribution import Contribution
-from pe.privacy.ledger import Account, Ledger, canonical, granted, spent
+from pe.privacy.ledger import Ledger, granted
 from pe.privacy.mechanism import DiscreteGaussian
-from pe.privacy.release import release
 from pe.private import PrivateDataset
 from pe.read import read
+from pe.run import stored_config
 from pe.schema import Schema
+
+FIGURES = "charged.json"
 
 SHARES = {"model scores": 2.0, "marginals": 1.0, "pairs": 1.0}
 """How the budget is split."""
@@ -63,22 +65,69 @@ LARGEST_TABLE = 10_000
 class ChargedEvaluation:
     """Estimates from released counts, with the ledger entries that paid for them: ``facts`` may be published.
 
-    ``warnings`` are for the owner of the ledger alone.
+    ``certificate`` covers them as a release's does its files. ``warnings`` are for the owner of the ledger alone.
     """
 
     facts: dict[str, Any]
+    certificate: dict[str, Any] = field(repr=False)
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return self.facts
 
-    def save(self, folder: str | Path) -> Path:
-        """Write ``charged.json``; raises RunError where one exists, as what it cost cannot be had back."""
-        place = Path(folder) / "charged.json"
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``charged.json`` and its ``certificate.json``; raises RunError where another evaluation's lie."""
+        place = Path(folder) / FIGURES
+        refuse_others(place, self.facts["run"])
+        content = (json.dumps(self.facts, indent=1, ensure_ascii=False) + "\n").encode()
+        certificate = self.certificate | {"files": {FIGURES: sha256(content).hexdigest()}}
         with refusals(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, (json.dumps(self.facts, indent=1, ensure_ascii=False) + "\n").encode(), once=True)
-        return place
+        write_atomically(place, content)
+        write_atomically(place.with_name("certificate.json"), (json.dumps(certificate, indent=1) + "\n").encode())
+        return [place, place.with_name("certificate.json")]
+
+
+def refuse_others(place: Path, run: str) -> None:
+    """Raise RunError where the figures of another evaluation than ``run``, or another release, lie already."""
+    other = place.with_name("certificate.json")
+    if not place.exists() and not other.exists():
+        return
+    try:
+        same = json.loads(place.read_text(encoding="utf-8"))["run"] == run
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise RunError(
+            f"{place if place.exists() else other} exists already, from another evaluation or release: name another "
+            "folder (--out). Nothing was spent by this call."
+        )
+
+
+def check_figures(certificate: Mapping[str, Any], folder: Path) -> str:
+    """Compare a charged evaluation's figures with the ledger entries in its certificate; a sentence on what holds.
+
+    Raises CertificateError. The digest of the file is compared by ``pe.privacy.certificate.verify``.
+    """
+    try:
+        facts = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+        entries = {row["hash"]: row for row in certificate["entries"] if row["kind"] == "reserve"}
+        for release in facts["releases"]:
+            row = entries.get(release["entry"])
+            sigma = None if row is None else float(Fraction(row["sigma"]) / row["grid"])
+            if row is None or (row["run"], row["bins"], sigma) != (
+                certificate["run"],
+                release["bins"],
+                release["sigma"],
+            ):
+                raise CertificateError(
+                    f"the {release['counts']} in {FIGURES} are not what the ledger's entry paid for."
+                )
+        if facts["claim"] != certificate["claim"] or facts["run"] != certificate["run"]:
+            raise CertificateError(f"{FIGURES} claims something else than its certificate.")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CertificateError(f"{FIGURES} is malformed ({type(error).__name__}).") from None
+    return f"{len(facts['releases'])} releases behind {FIGURES}, each charged in the ledger's entries"
 
 
 def evaluate_charged(
@@ -90,20 +139,28 @@ def evaluate_charged(
     source: str | None = None,
     schema: Schema | str | Path | None = None,
     targets: str | Sequence[str] | None = None,
+    user: str | None = None,
+    user_norm: float = 1.0,
     ledger: str | Path | None = None,
     sample: int = 20_000,
     seed: int = 0,
+    out: str | Path | None = None,
+    again: bool = False,
 ) -> ChargedEvaluation:
     """Measure a *released* synthetic table on private records, at a cost of (epsilon, delta) to their source.
 
     synthetic  a ``Synthetic``, a run directory, or a table or file, which then needs ``schema``.
     test       private records of ``source``: those of the run, or others granted under that name.
     source     by default the run's. It must have been granted (epsilon, delta) beyond what was spent.
-    targets    categorical columns; by default the label.
+    targets    columns that models predict, categories or numbers; by default the label.
+    user       where the source protects users: the column that says whose record it is; by default the run's. What all
+               records of a user add is scaled down to that of ``user_norm`` records.
     sample     synthetic records that models are trained on.
+    out        where the figures are to be saved: refused beforehand if others lie there.
+    again      pay once more where the charge of an earlier call was lost in a crash, or the test records changed since.
 
-    The guarantee is that of the source's budget: its adjacency, its accountant; budgets per user are refused. Raises
-    BudgetExceededError before anything is spent.
+    The guarantee is that of the source's budget: its adjacency, unit and accountant. The same evaluation is paid for
+    once: a repeated call goes on with the stored noisy counts. Raises BudgetExceededError before anything is spent.
     """
     learners.require_sklearn()
     if isinstance(synthetic, (str, Path)) and Path(synthetic).is_dir():
@@ -114,6 +171,7 @@ def evaluate_charged(
         if synthetic.simulated:
             raise ConfigError("a simulation cannot be evaluated for publication: it is not private. Nothing was spent.")
         declared, source = declared or synthetic.schema, source or str(synthetic.certificate["source"])
+        user = user or stored_config(synthetic.run)["private"].get("user")
         head = synthetic.certificate["head"]
         synthetic = synthetic.to_arrow()
     if declared is None or source is None:
@@ -122,68 +180,75 @@ def evaluate_charged(
 
     book = Ledger(ledger)
     grant = granted(book.chain(source))
-    if grant.unit is not Unit.RECORD:
-        raise ConfigError(f"source '{source}' protects users: charged evaluation is per record. Nothing was spent.")
+    if (grant.unit is Unit.USER) != (user is not None):
+        raise ConfigError(
+            f"source '{source}' protects {grant.unit}s: "
+            + ("name the column that says whose record it is (--user)." if user is None else "leave 'user' out.")
+            + " Nothing was spent."
+        )
     budget = Budget(epsilon, delta, grant.adjacency, grant.unit, grant.accountant)
-    digest = sha256(canonical([declared.to_toml(), [str(each) for each in public.targets], seed]).encode()).hexdigest()
-    account = book.account(source, run=f"evaluation-{uuid.uuid4().hex}", budget=budget, config=digest)
-    votes = [Contribution.of((1.0,) * each.bound_squared) for each in public.features.values()]
-    scales = [sigma for sigma, _ in noise_scales(budget, [SHARES[name] for name in public.features], votes)]
-    _check_affordable(account, votes, scales)
-
-    private = PrivateDataset.read(test, declared, adjacency=budget.adjacency)
-    _, others = book.bind(source, account.run, book.fingerprint(private.content_digest()))
-    counts: dict[str, NDArray[np.float64]] = {}
-    released = []
-    for number, ((name, features), sigma) in enumerate(zip(public.features.items(), scales, strict=True), start=1):
-        votes_cast = measure(private, features, adjacency=budget.adjacency)
-        histogram = release(votes_cast, sigma, account=account, iteration=number)
-        counts[name] = histogram.votes
-        released.append({"counts": name, "bins": features.bins, "sigma": float(sigma), "entry": histogram.entry})
+    public, scales, cost = public.priced(budget, user_norm if user is not None else None)
+    asked = [declared.to_toml(), public.digest, list(public.targets), [user, user_norm], sample, seed]
+    with ordered(book, source, "evaluation", asked, budget, again=again) as order:
+        order.settle(cost)
+        if out is not None:
+            refuse_others(Path(out) / FIGURES, order.run)
+        private = PrivateDataset.read(test, declared, adjacency=budget.adjacency, user=user)
+        warnings = order.bind(private, cost)
+        counts: dict[str, NDArray[np.float64]] = {}
+        released = []
+        for number, (name, features) in enumerate(public.features.items(), start=1):
+            votes = measure(private, features, adjacency=budget.adjacency, norm=public.norms[name])
+            histogram = order.release(votes, scales[name], number)
+            counts[name] = histogram.votes
+            sigma = float(histogram.sigma)
+            released.append({"counts": name, "bins": features.bins, "sigma": sigma, "entry": histogram.entry})
+    weight = " Each user counts for so much together as one record may, however many they have." if user else ""
     facts = {
         "private": True,
         "statement": (
             f"Figures from noisy counts: ({epsilon:g}, {delta:g})-DP per {budget.unit} under {budget.adjacency} "
             f"adjacency for the test records of source '{source}'. It adds up with all else released from the source."
+            f"{weight}"
         ),
         "claim": budget.to_dict(),
-        "spent": {"epsilon": account.epsilon_spent()},
+        "spent": {"epsilon": order.account.epsilon_spent()},
         "source": source,
-        "run": account.run,
+        "run": order.run,
         "releases": released,
         "synthetic": {"rows": public.rows, "certificate_head": head},
-        **public.estimates(counts, dict(zip(public.features, map(float, scales), strict=True)), seed),
+        **public.estimates(counts, {name: float(sigma) for name, sigma in scales.items()}, seed),
         "notes": list(public.notes),
     }
-    warnings = (f"source '{other}' was charged for the same data: what both release adds up" for other in others)
-    return ChargedEvaluation(facts, tuple(warnings))
+    certificate = certify(
+        book.chain(source), run=order.run, budget=budget, completed=(0, 0), declared_public=_declared_public(head)
+    )
+    return ChargedEvaluation(facts, certificate, warnings)
 
 
-def _check_affordable(account: Account, votes: Sequence[Contribution], scales: Sequence[Fraction]) -> None:
-    """Refuse before the first release what the source cannot pay in full."""
-    chain, budget = account.ledger.chain(account.source), account.budget
-    total, grant = spent(chain), granted(chain)
-    for each, sigma in zip(votes, scales, strict=True):
-        mechanism = DiscreteGaussian(sigma * each.grid, each.sensitivity_squared(budget.adjacency))
-        total = add(total, grant.accountant.cost(mechanism, budget.delta))
-    if not fits(total, grant.limit):
-        raise BudgetExceededError(
-            f"with this evaluation source '{account.source}' would have spent epsilon {grant.epsilon_of(total):.4g} of "
-            f"{grant.epsilon:g} at delta {grant.delta:g}: lower epsilon, or grant more with 'pe budget grant "
-            f"{account.source}'. Nothing was spent."
-        )
+def _declared_public(head: str | None) -> list[str]:
+    table = "" if head is None else f", released under the ledger entry {head[:16]}"
+    return [
+        "the schema: the names and types of its columns, the bounds of every number, the list of every category",
+        f"the synthetic table that was evaluated{table}, and the models trained on it",
+        "the settings of the evaluation: targets, seed, noise scales, epsilon and delta",
+    ]
 
 
 @dataclass(frozen=True)
 class _Public:
-    """Everything that does not depend on the private records: models, lists of cells, the synthetic histograms."""
+    """Everything that does not depend on the private records: models, lists of cells, the synthetic histograms.
 
-    schema: Schema
+    norms  the norm to which a user is scaled down in each release, in votes; None per record.
+    """
+
     targets: tuple[str, ...]
-    features: dict[str, Features]
+    features: dict[str, ModelScores | Marginals]
     histograms: dict[str, list[NDArray[np.float64]]]
     rows: int
+    digest: str
     notes: tuple[str, ...]
+    norms: dict[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -198,7 +263,7 @@ class _Public:
         chosen = (schema.label,) if targets is None else (targets,) if isinstance(targets, str) else tuple(targets)
         wanted = tuple(dict.fromkeys(name for name in chosen if name is not None))
         fields = [field for column in schema.columns if (field := generic_field(column, arrays[column.name]))]
-        features: dict[str, Features] = {}
+        features: dict[str, ModelScores | Marginals] = {}
         if wanted:
             frame = Frame({field.name: generic(arrays[field.name], field) for field in fields}, rows)
             frame = frame.sample(sample, np.random.default_rng([seed, 0]))
@@ -218,26 +283,47 @@ class _Public:
             if isinstance(each, Marginals):
                 bins, _ = each.vectors(table, labels)
                 histograms[name] = each.tables(np.bincount(bins.reshape(-1), minlength=each.bins) / rows)
-        return cls(schema, wanted, features, histograms, rows, tuple(notes))
+        digest = sha256(labels.tobytes())
+        for column in table.columns:
+            for chunk in column.chunks:
+                for buffer in chunk.buffers():
+                    digest.update(b"-" if buffer is None else buffer)
+        return cls(wanted, features, histograms, rows, digest.hexdigest(), tuple(notes))
+
+    def priced(self, budget: Budget, user_norm: float | None) -> tuple[_Public, dict[str, Fraction], Cost]:
+        """The features on the grid that their noise takes, the noise scales, and what all of it costs."""
+        contributions, norms = [], {}
+        for name, each in self.features.items():
+            units = each.units if isinstance(each, ModelScores) else len(each.columns)
+            norms[name] = norm = None if user_norm is None else user_norm * units**0.5
+            own = each.contribution(norm) if isinstance(each, ModelScores) else Contribution.of((1.0,) * units, norm)
+            contributions.append(own)
+        total: Cost = tuple(Fraction(0) for _ in budget.limit)
+        features: dict[str, ModelScores | Marginals] = {}
+        scales = {}
+        found = noise_scales(budget, [SHARES[name] for name in self.features], contributions)
+        for (name, each), (sigma, own) in zip(self.features.items(), found, strict=True):
+            mechanism = DiscreteGaussian(sigma * own.grid, own.sensitivity_squared(budget.adjacency))
+            total = add(total, budget.accountant.cost(mechanism, budget.delta))
+            features[name], scales[name] = replace(each, grid=own.grid), sigma
+        return replace(self, features=features, norms=norms), scales, total
 
     def estimates(self, counts: dict[str, NDArray[np.float64]], sigmas: dict[str, float], seed: int) -> dict[str, Any]:
-        """Accuracies and total-variation distances from released counts: post-processing, free of charge."""
-        sizes = []  # (how many records there are, by each release; its variance)
-        for name, features in self.features.items():
-            sets = features.bound_squared
-            sizes.append((float(counts[name].sum()) / sets, features.bins * sigmas[name] ** 2 / sets**2))
-        n = max(1.0, sum(size / variance for size, variance in sizes) / sum(1 / variance for _, variance in sizes))
-        found: dict[str, Any] = {"test_records_estimate": round(n)}
+        """Scores and total-variation distances from released counts: post-processing, free of charge."""
+        sizes = {}  # how many records there are, by each release, and its variance; with users: their weight
+        for name, each in self.features.items():
+            if isinstance(each, Marginals):
+                sets = len(each.columns)
+                sizes[name] = float(counts[name].sum()) / sets, each.bins * sigmas[name] ** 2 / sets**2
+        found: dict[str, Any] = {}
+        if all(norm is None for norm in self.norms.values()):
+            n = sum(size / variance for size, variance in sizes.values()) / sum(1 / each for _, each in sizes.values())
+            found["test_records_estimate"] = round(max(1.0, n))
+            sizes = dict.fromkeys(sizes, (n, 0.0))
         scores = self.features.get("model scores")
         if isinstance(scores, ModelScores):
-            lines = []
-            for (target, name, _), (right, wrong) in zip(
-                scores.models, counts["model scores"].reshape(-1, 2).tolist(), strict=True
-            ):
-                accuracy = min(max(0.5 + (right - wrong) / (2 * n), 0.0), 1.0)
-                noise = sigmas["model scores"] / (math.sqrt(2) * n)
-                lines.append({"target": target, "model": name, "accuracy": accuracy, "noise_deviation": noise})
-            found["models"] = lines
+            rng = np.random.default_rng([seed, 6])
+            found["models"] = scores.estimates(counts["model scores"], sigmas["model scores"], rng)
         rng = np.random.default_rng([seed, 5])
         for name, key in (("marginals", "tvd1"), ("pairs", "tvd2")):
             measured = self.features.get(name)
@@ -250,7 +336,7 @@ class _Public:
                     {
                         "columns": list(names),
                         "distance": _distance(noisy, made),
-                        "noise_floor": _floor(made, n, sigmas[name], rng),
+                        "noise_floor": _floor(made, max(1.0, sizes[name][0]), sigmas[name], rng),
                     }
                 )
             means = {part: float(np.mean([line[part] for line in lines])) for part in ("distance", "noise_floor")}
@@ -275,82 +361,3 @@ def _has_cells(schema: Schema, name: str) -> bool:
         return Marginals(schema, ((name,),)).bins > 0
     except ConfigError:
         return False
-
-
-# -- what a record adds to the scores ------------------------------------------------------------------------------
-
-
-class ModelScores:
-    """One bin for right and one for wrong per classifier: a public map of each record, whatever its batch."""
-
-    name = "model scores"
-    grid = 1
-    signed = False
-
-    def __init__(
-        self, schema: Schema, fields: Sequence[Field], models: Sequence[tuple[str, str, learners.Classifier]]
-    ) -> None:
-        self.schema, self.fields, self.models = schema, tuple(fields), tuple(models)
-
-    @classmethod
-    def of(
-        cls, schema: Schema, fields: Sequence[Field], targets: Sequence[str], frame: Frame, seed: int
-    ) -> ModelScores:
-        """Train the classifiers of all targets on synthetic records."""
-        models = []
-        for name in targets:
-            target = next((field for field in fields if field.name == name), None)
-            if target is None or target.values is None:
-                schema.column(name)
-                raise ConfigError(f"target '{name}': a charged evaluation predicts categories. Nothing was spent.")
-            trained = learners.train_classifiers(frame, target, fields, seed)
-            if not trained:
-                raise ConfigError(f"target '{name}': no synthetic record has a value. Nothing was spent.")
-            for kind, model in trained.items():
-                if kind == "random forest" and model.model is not None:
-                    model.model.set_params(n_jobs=1)  # trees are summed in their order
-                models.append((name, kind, model))
-        return cls(schema, fields, models)
-
-    @property
-    def bins(self) -> int:
-        return 2 * len(self.models)
-
-    @property
-    def bound_squared(self) -> int:
-        return len(self.models)
-
-    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        columns = {}
-        for field in self.fields:
-            own = field.name == self.schema.label
-            values = labels if own else to_numpy(table, self.schema.column(field.name))
-            columns[field.name] = generic(values, field)
-        frame = Frame(columns, table.num_rows)
-        wrong = [predictions(kind, model, frame) != frame[target] for target, kind, model in self.models]
-        found = np.stack([2 * number + each for number, each in enumerate(wrong)], axis=1).astype(np.int64)
-        return found, np.ones_like(found)
-
-
-_FEATURE_STEPS, _MOST_SPREADS = 2**10, 2**6
-
-
-def predictions(kind: str, model: learners.Classifier, frame: Frame) -> NDArray[np.int64]:
-    """The predicted code of each record, int64 (n,); each depends on its record alone.
-
-    A matrix product in floating point rounds differently in another batch. The linear model's features and weights are
-    rounded to integers so small that no sum leaves float64's exact range.
-    """
-    if kind != "logistic regression" or model.model is None or frame.rows == 0:
-        found: NDArray[np.int64] = model.probabilities(frame).argmax(axis=1).astype(np.int64)
-        return found
-    weights = np.asarray(model.model.coef_, np.float64)
-    intercept = np.asarray(model.model.intercept_, np.float64)
-    largest = float((np.abs(weights).sum(axis=1) * _MOST_SPREADS + np.abs(intercept)).max()) * _FEATURE_STEPS
-    scale = 2.0 ** min(16, math.floor(math.log2(2**51 / max(largest, 1e-9))))
-    spreads = np.clip(model.encoding(frame), -_MOST_SPREADS, _MOST_SPREADS)
-    features = np.rint(spreads * _FEATURE_STEPS)
-    scores = features @ np.rint(weights * scale).T + np.rint(intercept * scale * _FEATURE_STEPS)
-    place = (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
-    codes: NDArray[np.int64] = np.asarray(model.model.classes_, np.int64)[place]
-    return codes

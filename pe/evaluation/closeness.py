@@ -25,6 +25,9 @@ _HALF = round(STEPS / math.sqrt(2))  # two one-hot vectors of this length are ST
 MOST_COLUMNS = 500
 """Categories that all columns together may tell apart here; of each column, those beyond its most frequent are one."""
 
+CHUNK = 2**16
+"""Synthetic records looked for among real ones at a time."""
+
 MOST_QUERIES = 3000
 """Synthetic records whose closest records are sought."""
 
@@ -155,10 +158,12 @@ def _repeated(synthetic: Frame, real: Frame, fields: Sequence[Field]) -> float:
         table = np.ascontiguousarray(np.stack(columns, axis=1))
         return table.view(np.dtype((np.void, table.dtype.itemsize * table.shape[1])))[:, 0]
 
-    found, where = np.unique(np.concatenate([keys(real), keys(synthetic)]), return_inverse=True)
-    seen = np.zeros(len(found), bool)
-    seen[where[: real.rows]] = True
-    return float(seen[where[real.rows :]].mean())
+    known, same = np.unique(keys(real)), 0
+    for start in range(0, synthetic.rows, CHUNK):
+        part = keys(synthetic.take(np.arange(start, min(start + CHUNK, synthetic.rows))))
+        place = np.minimum(np.searchsorted(known, part), len(known) - 1)
+        same += int((known[place] == part).sum())
+    return same / synthetic.rows
 
 
 def _bits(numbers: NDArray[np.float64]) -> NDArray[np.int64]:

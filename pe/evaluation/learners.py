@@ -185,25 +185,39 @@ def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     return above / (n * (len(positive) - n))
 
 
-def regress(training: Frame, test: Frame, target: Field, fields: Sequence[Field], seed: int) -> dict[str, Any]:
-    """R2 and RMSE on ``test`` of regressors trained on ``training``; records without a target are left out.
+@dataclass(frozen=True)
+class Regressor:
+    """A fitted regressor; ``model`` is None where the training target was constant."""
 
-    R2 is None where the test target is constant. Empty where no training record is left.
+    encoding: Encoding
+    model: Any
+    constant: float = 0.0
+
+    def predict(self, frame: Frame) -> NDArray[np.float64]:
+        """float64 (n,)."""
+        if self.model is None:
+            return np.full(frame.rows, self.constant)
+        found: NDArray[np.float64] = _quietly(self.model.predict, self.encoding(frame))
+        return found
+
+
+def train_regressors(training: Frame, target: Field, fields: Sequence[Field], seed: int) -> dict[str, Regressor]:
+    """Regressors of ``target`` from all other columns; records without a target are left out.
+
+    Empty where no record is left.
     """
     features = [field for field in fields if field.name != target.name]
     training = training.take(np.flatnonzero(np.isfinite(training[target.name])))
     if training.rows == 0:
         return {}
     encoding, wanted = Encoding.of(training, features), training[target.name]
-    matrix, tested = encoding(training), encoding(test)
-    found = {}
-    for name, make in _makers(0, training.rows, seed).items():
-        if wanted.min() == wanted.max():
-            predicted = np.full(test.rows, wanted[0])
-        else:
-            predicted = _quietly(make().fit, matrix, wanted).predict(tested)
-        found[name] = regression(predicted, test[target.name])
-    return found
+    if wanted.min() == wanted.max():
+        return {name: Regressor(encoding, None, float(wanted[0])) for name in REGRESSORS}
+    matrix = encoding(training)
+    return {
+        name: Regressor(encoding, _quietly(make().fit, matrix, wanted))
+        for name, make in _makers(0, training.rows, seed).items()
+    }
 
 
 def regression(predicted: NDArray[np.float64], wanted: NDArray[np.float64]) -> dict[str, float | None]:

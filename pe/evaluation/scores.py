@@ -176,7 +176,8 @@ class _Work:
         }
 
     def _regressed(self, training: Frame, test: Frame, target: Field) -> dict[str, Any]:
-        return learners.regress(training, test, target, self.fields, self.seed)
+        models = learners.train_regressors(training, target, self.fields, self.seed)
+        return {name: learners.regression(model.predict(test), test[target.name]) for name, model in models.items()}
 
 
 def _baseline(training: Frame, test: Frame, target: Field) -> dict[str, float | None] | None:

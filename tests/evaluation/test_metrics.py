@@ -10,7 +10,14 @@ import pytest
 
 from pe.evaluation import closeness as close
 from pe.evaluation.association import association, correlation_ratio, cramers_v, difference, pearson
-from pe.evaluation.learners import auc, classification, regress, regression, train_classifiers, two_sample
+from pe.evaluation.learners import (
+    auc,
+    classification,
+    regression,
+    train_classifiers,
+    train_regressors,
+    two_sample,
+)
 from pe.evaluation.marginals import Cells, Coded, mean_distance, subsets, total_variation
 from pe.evaluation.scores import evaluate
 from pe.evaluation.tables import Field, Frame
@@ -191,7 +198,7 @@ def test_one_class_or_one_record_predicts_that_class(labels) -> None:
 
 def test_no_record_with_a_target_trains_nothing() -> None:
     assert train_classifiers(frame(age=[1.0], town=[-1]), TOWN, (AGE, TOWN), 0) == {}
-    assert regress(frame(age=[NAN], town=[0]), frame(age=[1.0], town=[0]), AGE, (AGE, TOWN), 0) == {}
+    assert train_regressors(frame(age=[NAN], town=[0]), AGE, (AGE, TOWN), 0) == {}
 
 
 def test_scores_of_numbers_by_hand() -> None:
