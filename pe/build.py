@@ -16,8 +16,8 @@ from pe.plan import Plan, Round, noise_scales
 from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
 from pe.protocols import API, Embedder
-from pe.schema import Schema
-from pe.start import resolution
+from pe.schema import Categorical, Numeric, Schema
+from pe.start import records_needed, resolution
 
 APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
@@ -58,6 +58,11 @@ def build_plan(config: Config, schema: Schema) -> Plan:
     method = evolution.method or default_method(schema, votes=_asks_for_votes(config))
     population, rounds = settings(method, rows, len(schema.labels), evolution.iterations)
     count = len(rounds)
+    if not rounds and (asked := sorted(_of_rounds(config))):
+        raise ConfigError(
+            f"method '{method}' has no rounds, and takes no evolution.{asked[0]}: leave it out"
+            f"{'; output.rows says how many records are made' if asked[0] == 'population' else ''}. Nothing was spent."
+        )
     for key in ("parents", "selection", "threshold", "variations", "keep", "degree", "lookahead", "nearest"):
         value = getattr(evolution, key)
         if value is not None:
@@ -67,11 +72,17 @@ def build_plan(config: Config, schema: Schema) -> Plan:
         each["api"] = index
     weights = _budget_weights(config, [each.pop("budget_weight", 1.0) for each in rounds])
     budget = config.privacy.budget()
-    begin, begin_share = start(method)
+    records_needed(budget, config.privacy.user_norm, config.privacy.at_least)  # refuses what can tell nothing
+    begin, begin_share = start(method, _targets(config, schema))
+    if begin is None and evolution.targets:
+        raise ConfigError(
+            f"evolution.targets belongs to method 'cross-tables', '{method}' votes for whole records. Leave it out. "
+            "Nothing was spent."
+        )
     if begin is not None:
         if schema.image is not None:
             raise ConfigError(f"method '{method}' makes tables, not images. Nothing was spent.")
-        resolution(budget, begin_share, config.privacy.user_norm)  # refuses a budget that is too small
+        resolution(budget, begin_share, config.privacy.user_norm)  # refuses a budget too small for its finest counts
     norm = config.privacy.user_norm if budget.unit is Unit.USER else None
     nearest = [each.pop("nearest", 1) for each in rounds]
     votes = [tuple(evolution.vote_weights or (1.0,) * k) for k in nearest]
@@ -98,6 +109,7 @@ def build_plan(config: Config, schema: Schema) -> Plan:
         start=begin,
         start_share=begin_share,
         user_norm=config.privacy.user_norm,
+        at_least=config.privacy.at_least,
     )
     if plan.rounds and plan.rounds[-1].population < rows:
         raise ConfigError(
@@ -109,8 +121,21 @@ def build_plan(config: Config, schema: Schema) -> Plan:
 
 def _asks_for_votes(config: Config) -> bool:
     """Whether something is set that only rounds of votes can follow: an API other than the default, or a round's."""
-    rounds = config.evolution.model_dump(exclude={"method", "seed"}, exclude_none=True)
-    return bool(rounds) or [api.kind for api in config.api] != ["tabular"] or config.embedder is not None
+    return bool(_of_rounds(config)) or [api.kind for api in config.api] != ["tabular"] or config.embedder is not None
+
+
+def _of_rounds(config: Config) -> set[str]:
+    """The settings of rounds of votes that are given."""
+    return set(config.evolution.model_dump(exclude={"method", "targets", "seed"}, exclude_none=True))
+
+
+def _targets(config: Config, schema: Schema) -> tuple[str, ...]:
+    """The declared targets beside the label; raises SchemaError for what is no column, ConfigError for an image."""
+    targets = tuple(dict.fromkeys(config.evolution.targets or ()))
+    for name in targets:
+        if not isinstance(schema.column(name), (Categorical, Numeric)):
+            raise ConfigError(f"evolution.targets: '{name}' is neither numbers nor categories. Nothing was spent.")
+    return tuple(name for name in targets if name != schema.label)
 
 
 def _label_shares(config: Config, schema: Schema) -> tuple[tuple[float, ...] | None, float]:

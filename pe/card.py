@@ -36,6 +36,8 @@ def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], budget
             notes.append("nothing about the label shares: every label gets an equal share")
     if budget.adjacency is Adjacency.REPLACE_ONE:
         notes.append(f"the number of private {budget.unit}s")
+    if plan.at_least is not None:
+        notes.append(f"that there are at least {plan.at_least} private {budget.unit}s")
     notes += [f"what was bought before, at a cost that adds to this claim's; {purchase}" for purchase in schema.bought]
     notes += [f"that {constraint} in every record" for constraint in schema.constraints]
     return notes + [f"the public data of the API: {note}" for note in api_notes]

@@ -47,6 +47,8 @@ class PrivacyConfig(_Section):
 
     user_norm   for unit "user": the L2 norm to which all votes of one user together are scaled down.
     accountant  "gdp", or "renyi:ORDER" for a source that is also charged for DP-SGD.
+    at_least    how many private records (users) there are known to be, publicly: a budget that is too small to tell
+                anything about fewer is then taken.
     simulate    a seed: simulate the run with noise that repeats. No ledger is opened, and nothing is private.
     """
 
@@ -56,6 +58,7 @@ class PrivacyConfig(_Section):
     unit: Unit = Unit.RECORD
     user_norm: Annotated[float, Field(gt=0)] = 1.0
     accountant: str = "gdp"
+    at_least: Annotated[int, Field(ge=1)] | None = None
     simulate: Annotated[int, Field(ge=0)] | None = None
     label_shares: Literal["uniform"] | list[Annotated[float, Field(ge=0)]] | BoughtShares = BoughtShares(
         budget_share=0.02
@@ -93,11 +96,14 @@ class EvolutionConfig(_Section):
     """The method, and settings that replace its own: one value for all iterations, or one per iteration.
 
     vote_weights    votes for the nearest candidate, the second nearest, ...; replaces ``nearest`` (one for each).
+    targets         columns beside the label that models will be trained to predict, numbers too: cross-tables count
+                    above all what hangs together with them.
     budget_weights  how the budget is split over the iterations: "constant"; {"geometric": 3} (the last gets three times
                     the first one's share); or a list of relative shares.
     """
 
     method: str | None = None
+    targets: list[Name] | None = None
     iterations: Annotated[int, Field(ge=1)] | None = None
     population: Annotated[int, Field(ge=1)] | None = None
     parents: PerRound | None = None

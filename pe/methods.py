@@ -37,11 +37,11 @@ def default_method(schema: Schema, *, votes: bool) -> str:
     return "tab-pe" if votes else "cross-tables"
 
 
-def start(method: str) -> tuple[Start | None, float]:
+def start(method: str, targets: tuple[str, ...] = ()) -> tuple[Start | None, float]:
     """What makes the first population in place of the API, and its share of the budget."""
     if method not in _STARTS:
         return None, 0.0
-    return CrossTables(), _STARTS[method]
+    return CrossTables(targets), _STARTS[method]
 
 
 def cross_tables(rows: int, labels: int, iterations: int) -> Settings:

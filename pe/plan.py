@@ -75,6 +75,7 @@ class Plan:
     shares              label shares, declared; None for uniform.
     label_sigma         noise scale of a paid release of the label counts before round 1, which then sets the shares.
     label_contribution  what a unit contributes to those counts.
+    at_least            how many private units there are known to be, if that was declared.
     """
 
     population: int
@@ -85,6 +86,7 @@ class Plan:
     start: Start | None = None
     start_share: float = 1.0
     user_norm: float = 1.0
+    at_least: int | None = None
 
     def __post_init__(self) -> None:
         if self.population < (0 if self.start is not None and not self.rounds else 1):

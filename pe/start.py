@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +32,9 @@ class Releaser(Protocol):
 
     def __call__(self, votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram: ...
 
+
+LARGEST_NORM = 96
+"""Norm, in steps, that a record's contribution to a start's release may have where the noise is largest."""
 
 LABELS = "histogram"
 """Name of a start's release of label counts, whether there is a label or only the number of records."""
@@ -75,23 +81,67 @@ class Ask:
         return resolution(self._budget, self._part, self._user_norm or 1.0)
 
     def __call__(self, features: Features, share: float, name: str) -> Histogram:
-        """The noisy sums of ``features`` over all records, int64 (features.bins,), for ``share`` of the budget."""
-        norm = None
-        if self._user_norm is not None:
-            norm = self._user_norm * features.bound_squared**0.5 / features.grid
-        votes = measure(self._private, features, adjacency=self._budget.adjacency, norm=norm)
-        sigma = _sigma(self._budget, Fraction(self._part) * Fraction(share), votes.sensitivity_squared)
-        return self._release(votes, sigma / votes.grid, 0, name)
+        """The noisy sums of ``features`` over all records, int64 (features.bins,), for ``share`` of the budget.
+
+        On a coarser grid than theirs, where the noise would be too large for it: ``features`` is a dataclass.
+        """
+        while True:
+            norm = None
+            if self._user_norm is not None:
+                norm = self._user_norm * features.bound_squared**0.5 / features.grid
+            votes = measure(self._private, features, adjacency=self._budget.adjacency, norm=norm)
+            try:
+                sigma = _sigma(self._budget, Fraction(self._part) * Fraction(share), votes.sensitivity_squared)
+            except ConfigError:
+                if features.grid == 1:
+                    raise
+                coarser: Any = features
+                features = replace(coarser, grid=features.grid // 2)
+            else:
+                return self._release(votes, sigma / votes.grid, 0, name)
 
 
 def resolution(budget: Budget, part: float, user_norm: float) -> float:
     """1 / sigma of a count, were a part of the budget spent on one release of contributions of norm 1.
 
-    The GDP parameter, under add/remove adjacency per record. Raises ConfigError where the noise would be too large.
+    The GDP parameter, under add/remove adjacency per record. Raises ConfigError where the noise would be too large for
+    contributions of norm ``LARGEST_NORM``.
     """
-    bound = Fraction(64 * 64)  # finer than 1, so that the smallest noise does not count
-    sigma = _sigma(budget, Fraction(part), sensitivity_squared(int(bound), budget.adjacency)) / 64
-    return 1 / float(sigma) / (user_norm if budget.unit is Unit.USER else 1.0)
+    own = user_norm if budget.unit is Unit.USER else 1.0
+    bound = Fraction(LARGEST_NORM * own) ** 2  # finer than 1, too, so that the smallest noise does not count
+    sigma = _sigma(budget, Fraction(part), sensitivity_squared(math.ceil(bound), budget.adjacency)) / LARGEST_NORM
+    return 1 / float(sigma)
+
+
+FEWEST = 20
+"""Records times the resolution of a count, below which releases tell next to nothing."""
+
+MOST_NEEDED = 3000
+"""A budget that needs more records than this is refused unless there are known to be: epsilon .01 at delta 1e-4."""
+
+
+def records_needed(budget: Budget, user_norm: float = 1.0, at_least: int | None = None) -> int:
+    """Below so many records (users), nothing useful comes out: all together are ``FEWEST`` times one count's noise.
+
+    at_least  how many there are known to be, publicly. Raises ConfigError where that, or ``MOST_NEEDED``, is too few.
+    """
+    own = user_norm if budget.unit is Unit.USER else 1.0
+    try:
+        sigma = float(_sigma(budget, Fraction(1), sensitivity_squared(1, budget.adjacency))) * own
+        needed = math.ceil(FEWEST * sigma)
+    except ConfigError:
+        if len(budget.limit) > 1:
+            raise
+        sigma, needed = math.inf, sys.maxsize
+    if needed > (MOST_NEEDED if at_least is None else at_least):
+        raise ConfigError(
+            f"nothing useful can come out of {budget}: were all of it spent on a single count, its noise would still "
+            f"be {f'{sigma:.3g}' if sigma < math.inf else 'far more than 1000'} {budget.unit}s. Raise epsilon (for a "
+            "first try, 1)"
+            + (f", or say privacy.at_least = {needed}, if that is known to all" if needed < sys.maxsize else "")
+            + ". Nothing was spent."
+        )
+    return needed
 
 
 def _sigma(budget: Budget, share: Fraction, squared: Fraction) -> Fraction:

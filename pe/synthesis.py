@@ -41,6 +41,7 @@ def synthesize(
     ledger: str | Path | None = None,
     create: bool = False,
     simulate: int | None = None,
+    at_least: int | None = None,
     progress: Progress | None = None,
     **evolution: Any,
 ) -> Synthetic:
@@ -57,11 +58,12 @@ def synthesize(
     create     grant the source exactly this budget if the ledger does not know it yet.
     simulate   a seed: simulate the run with noise that repeats, for data that are not private. No ledger is opened,
                nothing is certified, and every file says so.
+    at_least   how many private records there are known to be, publicly: a very small budget is refused without.
     label      name of the categorical column that conditions generation.
     label_shares  "uniform", a list, or {"budget_share": 0.02} (the default): bought with that share of the budget.
     api, embedder  a kind, or a mapping of ``kind`` and its keys; by default chosen by the schema.
     run        the run directory, by default ``runs/SOURCE``; a stored one is resumed without paying twice.
-    evolution  further settings of the method (see ``pe.config.EvolutionConfig``).
+    evolution  further settings of the method (see ``pe.config.EvolutionConfig``), such as ``targets``.
 
     Raises a PEError whose text says what to do and whether budget was spent.
     """
@@ -73,7 +75,13 @@ def synthesize(
     kind = "tabular" if declared.image is None else "text_render"
     settings: dict[str, Any] = {
         "private": {"source": name, "path": str(path.resolve()) if path else None, "label": label, "format": format},
-        "privacy": {"epsilon": epsilon, "delta": delta, "adjacency": adjacency, "simulate": simulate},
+        "privacy": {
+            "epsilon": epsilon,
+            "delta": delta,
+            "adjacency": adjacency,
+            "simulate": simulate,
+            "at_least": at_least,
+        },
         "api": _kinds(api or kind),
         "evolution": {"iterations": iterations, "method": method, "seed": seed, **evolution},
         "output": {"run": str(Path(run or Path("runs") / name).resolve()), "rows": rows, "formats": formats},

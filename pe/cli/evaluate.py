@@ -54,7 +54,7 @@ def evaluate(
     schema
         The schema as a TOML file; by default the run's, else column kinds are found from the tables.
     target
-        A column to predict; repeat for several. By default the label.
+        A column to predict; repeat for several. By default the label, and the targets declared for the run.
     bins
         How numbers are cut for marginals: by the declared domain, the real range, or quantiles.
     sample

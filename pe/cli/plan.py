@@ -21,9 +21,6 @@ HEADINGS = {
 CONSTANT = ("api", "lookahead", "variations")
 """Columns that the table leaves out where they never change."""
 
-FEWEST = 20
-"""Records times the resolution of a count, below which three releases tell next to nothing."""
-
 HOPELESS = 30
 """Runs with noise of 15 times a candidate's expected votes were still useful (breast-cancer, epsilon 1)."""
 
@@ -41,7 +38,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
         Print one JSON object instead of a table.
     """
     from pe.config import Config
-    from pe.start import resolution
+    from pe.start import records_needed
     from pe.synthesis import blueprint_of
 
     blueprint = blueprint_of(Config.read(config))
@@ -68,12 +65,11 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
             f"Three releases: label counts, every column on its own, {facts['start']}. Records are drawn from a "
             f"density that is fitted to them, without an API; {rows} are released."
         )
-        mu = resolution(blueprint.budget, 1.0, blueprint.plan.user_norm)
-        if records is not None and records * mu < FEWEST:
-            out.print(
-                f"[yellow]All records together are {records * mu:.3g} times the noise of one count, were the whole "
-                "budget spent on it: nothing useful is likely to come out. Raise epsilon.[/]"
-            )
+        needed = records_needed(blueprint.budget, blueprint.plan.user_norm, blueprint.plan.at_least)
+        unit = f"{blueprint.budget.unit}s"
+        out.print(f"It takes more than about {needed} private {unit} for anything useful to come out at this budget.")
+        if records is not None and records < needed:
+            out.print(f"[yellow]{records} {unit} are too few: nothing useful is likely to come out. Raise epsilon.[/]")
         return
     shown = Table(title=f"Plan: {blueprint.budget}", title_justify="left")
     names = [name for name in rounds[0] if name not in CONSTANT or len({each[name] for each in rounds}) > 1]

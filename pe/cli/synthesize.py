@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pe.session import Blueprint, Session
 
 
+WORTH_A_WARNING = 300
+"""Private records that a small budget takes, from which on a run says so before it begins."""
+
+
 def synthesize(config: Path, *, ledger: Path | None = None, create: bool = False, json: bool = False) -> None:
     """Run a configuration to its end and write the release folder.
 
@@ -91,8 +95,15 @@ def resume(run: Path, *, ledger: Path | None = None, json: bool = False) -> None
 
 
 def _complete(blueprint: Blueprint, data: object, ledger: Path | None, create: bool, json: bool) -> None:
+    from pe.start import records_needed
     from pe.synthesis import complete
 
+    needed = records_needed(blueprint.budget, blueprint.plan.user_norm, blueprint.plan.at_least)
+    if needed >= WORTH_A_WARNING:
+        warn(
+            f"at {blueprint.budget} it takes more than about {needed} {blueprint.budget.unit}s for anything useful to "
+            "come out. Stop now and raise epsilon if there are fewer: nothing is spent yet."
+        )
     with _progress(blueprint, silent=json) as follow:
         result = complete(blueprint, data, ledger=ledger, create=create, progress=follow)
     for text in result.warnings:

@@ -152,7 +152,7 @@ def evaluate_charged(
     synthetic  a ``Synthetic``, a run directory, or a table or file, which then needs ``schema``.
     test       private records of ``source``: those of the run, or others granted under that name.
     source     by default the run's. It must have been granted (epsilon, delta) beyond what was spent.
-    targets    columns that models predict, categories or numbers; by default the label.
+    targets    columns that models predict, categories or numbers; by default the label, and those declared for the run.
     user       where the source protects users: the column that says whose record it is; by default the run's. What all
                records of a user add is scaled down to that of ``user_norm`` records.
     sample     synthetic records that models are trained on.
@@ -171,7 +171,11 @@ def evaluate_charged(
         if synthetic.simulated:
             raise ConfigError("a simulation cannot be evaluated for publication: it is not private. Nothing was spent.")
         declared, source = declared or synthetic.schema, source or str(synthetic.certificate["source"])
-        user = user or stored_config(synthetic.run)["private"].get("user")
+        config = stored_config(synthetic.run)
+        user = user or config["private"].get("user")
+        if targets is None:
+            label = () if declared.label is None else (declared.label,)
+            targets = (*label, *config["evolution"].get("targets", []))
         head = synthetic.certificate["head"]
         synthetic = synthetic.to_arrow()
     if declared is None or source is None:

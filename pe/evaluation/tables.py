@@ -25,6 +25,7 @@ from pe.coerce import coerce
 from pe.delivery import Synthetic, load
 from pe.errors import ConfigError, PrivateDataError, SchemaError
 from pe.read import FORMATS, read
+from pe.run import stored_config
 from pe.schema import RESERVED, Categorical, Column, Schema
 from pe.shield import shielded
 
@@ -101,21 +102,23 @@ def align(
 ) -> Tables:
     """Read all tables. ``synthetic`` is a ``Synthetic``, a run directory, or a table or file like the others.
 
-    targets  by default the schema's label, if it has one.
+    targets  by default the schema's label, if it has one, and those declared for the run.
 
     Raises SchemaError or PrivateDataError; no text quotes a value.
     """
     if isinstance(synthetic, (str, Path)) and Path(synthetic).is_dir():
         synthetic = load(synthetic)
+    declared: list[str] = []
     if isinstance(synthetic, Synthetic):
         schema = schema or synthetic.schema
+        declared = stored_config(synthetic.run)["evolution"].get("targets", [])
         synthetic = synthetic.to_arrow()
     given = {"synthetic": synthetic, "test": test, "train": train, "holdout": holdout}
     given = {role: data for role, data in given.items() if data is not None}
     if "test" not in given:
         raise ConfigError("expected test records: nothing can be compared without.")
     if schema is not None and targets is None:
-        targets = () if schema.label is None else (schema.label,)
+        targets = (*(() if schema.label is None else (schema.label,)), *declared)
     fields, frames, notes = _declared(given, schema) if schema else _found(given, targets or ())
     for role, frame in frames.items():
         if frame.rows == 0:

@@ -65,6 +65,8 @@ class Tables:
 
     def split(self, answers: NDArray[Any]) -> list[NDArray[np.float64]]:
         """Answers (bins,) as one float64 (labels, cells) per table."""
+        if not self.tables:
+            return []
         ends = np.cumsum([self.labels * table.cells for table in self.tables])[:-1]
         return [part.astype(np.float64).reshape(self.labels, -1) for part in np.split(answers, ends)]
 

@@ -17,7 +17,8 @@ from pe.start import LABELS, Ask
 from pe.tables.fit import fit
 from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way
-from pe.tables.plan import LABEL_SHARE, choose, settings
+from pe.tables.plan import LABEL_SHARE, settings
+from pe.tables.targets import choose_around
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,17 @@ class _Records:
         return found, np.full_like(found, self.grid)
 
 
+@dataclass(frozen=True)
 class CrossTables:
     """Three releases: records per label; every column on its own; the label with one, two and three columns.
 
     The first says how large the others can be, the second how numbers are best cut. A maximum-entropy density is fitted
     to the third (``pe.tables.fit``), and any number of records drawn from it.
+
+    targets  columns that most tables are about, beside the label (``pe.tables.targets``).
     """
+
+    targets: tuple[str, ...] = ()
 
     name = "cross-tables"
 
@@ -64,13 +70,17 @@ class CrossTables:
         levels = [merge(level, part[0], sigma, plan.levels) for level, part in zip(fine, parts, strict=True)]
 
         left = plan.table_share
-        tables = choose(levels, labels, total, mu * math.sqrt(left), plan.most, rng)
-        answer = ask(Counts(tables, tuple(levels), "cross-tables", ask.finer), left, "tables")
+        targets = [place for place, column in enumerate(columns) if column.name in self.targets]
+        tables = choose_around(targets, levels, labels, total, mu * math.sqrt(left), plan.most, rng)
+        answers, sigma = np.zeros(0), 1.0
+        if tables.tables:  # none where every column has one level
+            answer = ask(Counts(tables, tuple(levels), "cross-tables", ask.finer), left, "tables")
+            answers, sigma = answer.votes, float(answer.sigma)
         density = fit(
             tables,
             levels,
-            answer.votes,
-            float(answer.sigma),
+            answers,
+            sigma,
             records,
             rng,
             particles=plan.particles,

@@ -76,7 +76,7 @@ def choose(
     orders = {order: share for order, share in SHARES.items() if order <= len(columns)}
     asked: list[tuple[tuple[int, ...], int, float]] = []
     for order, share in orders.items():
-        subsets = _subsets(columns, order, most[order], rng)
+        subsets = subsets_of(columns, order, most[order], rng)
         part = share / sum(orders.values()) / len(subsets)
         cells = max(records, 0) / labels * math.sqrt(part) * mu / 0.4
         bins = min(max(math.floor(cells ** (1 / order) + 0.3), 2 if order > 1 else 3), 32)
@@ -95,7 +95,7 @@ def choose(
     )
 
 
-def _subsets(columns: Sequence[int], order: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+def subsets_of(columns: Sequence[int], order: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
     """All subsets of ``order`` columns, or ``most`` in which every column is about equally frequent."""
     if math.comb(len(columns), order) <= most:
         return list(itertools.combinations(columns, order))

@@ -128,6 +128,16 @@ def test_odd_columns_are_no_special_case(tmp_path: Path) -> None:
     assert set(frame["same"]) == {3.0}
 
 
+def test_columns_of_one_value_each_leave_nothing_to_cross(tmp_path: Path) -> None:
+    schema = pe.Schema(
+        (pe.Numeric("same", 3, 3), pe.Categorical("one", ("a",)), pe.Categorical("kind", ("a", "b"))), "kind"
+    )
+    result = made(tmp_path, pd.DataFrame({"same": [3] * 50, "one": "a", "kind": ["a", "b"] * 25}), schema, rows=9)
+    assert purposes(result) == ["label counts", "histograms"]
+    assert set(result.to_pandas()["same"]) == {3.0}
+    assert verify(result.certificate)
+
+
 def test_a_run_that_died_between_its_releases_pays_for_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,17 +175,37 @@ def test_a_second_run_on_a_spent_source_is_refused_before_it_reads_anything(
         made(tmp_path, run=tmp_path / "second")
 
 
-@pytest.mark.parametrize("epsilon", [1e-9, 0.01])
-def test_a_hopeless_budget_is_refused_before_there_is_a_ledger(tmp_path: Path, epsilon: float) -> None:
+@pytest.mark.parametrize("given", [{"epsilon": 1e-9}, {}, {"method": "tab-pe"}, {"adjacency": "replace-one"}], ids=str)
+def test_a_hopeless_budget_is_refused_before_there_is_a_ledger(tmp_path: Path, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"nothing useful can come out.*Nothing was spent"):
-        made(tmp_path, epsilon=epsilon)
+        made(tmp_path, **({"epsilon": 0.01} | given))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_very_small_budget_is_taken_where_there_are_known_to_be_many_records(tmp_path: Path) -> None:
+    small = {"epsilon": 0.02, "rows": 20}
+    with pytest.raises(ConfigError, match="at_least = 3239"):
+        made(tmp_path, **small)
+    with pytest.raises(ConfigError, match="at_least = 3239"):
+        made(tmp_path, **small, at_least=3000)
+    result = made(tmp_path, **small, at_least=4000)
+    assert "that there are at least 4000 private records" in result.certificate["declared_public"]
+
+
+def test_a_small_budget_per_user_is_spent_to_its_end(tmp_path: Path) -> None:
+    """On coarser counts, as the noise would be too large for the finer ones."""
+    result = made(tmp_path, epsilon=0.1, user="who", user_norm=3.0, rows=20)
+    grids = [row["grid"] for row in result.certificate["entries"] if row["kind"] == "reserve"]
+    assert grids[-1] < 16
+    assert 0.099 < result.certificate["spent"]["epsilon"] <= 0.1
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"method": "cross-tables", "iterations": 3}, "no iterations"),
+        ({"method": "cross-tables", "population": 30}, "output.rows says how many records are made"),
+        ({"method": "cross-tables", "degree": 0.3}, r"takes no evolution.degree.*Nothing was spent"),
         ({"method": "cross-tables", "votes": 3}, "unknown key"),
     ],
 )
@@ -252,7 +282,8 @@ def test_the_plan_command_tells_what_it_does_and_when_it_is_hopeless(
         return " ".join(capsys.readouterr().out.split())
 
     assert "Three releases" in run("plan", str(tmp_path / "pe.toml"), "--records", "3000")
-    assert "nothing useful" in run("plan", str(tmp_path / "pe.toml"), "--records", "20")
+    assert "It takes more than about 85 private records" in run("plan", str(tmp_path / "pe.toml"))
+    assert "20 records are too few: nothing useful" in run("plan", str(tmp_path / "pe.toml"), "--records", "20")
     assert json.loads(run("plan", str(tmp_path / "pe.toml"), "--json"))["start"] == "cross-tables"
     shown = json.loads(run("synthesize", str(tmp_path / "pe.toml"), "--create", "--json"))
     assert shown["iterations"] == {"completed": 0, "planned": 0}
