@@ -16,7 +16,10 @@ from pe.evaluation.result import Correlation, Marginal, Utility
 
 REAL, SYNTHETIC, BASE = "#4c566a", "#c7622b", "#b9bec9"
 MOST_BARS = 16
-"""Cells shown of a column, the fullest ones."""
+"""Categories shown of a column, the fullest ones."""
+
+MOST_TICKS = 5
+"""Edges named on an axis of numbers."""
 
 
 def _figure(width: float, height: float) -> Any:
@@ -31,7 +34,7 @@ def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():  # glyphs that no font has
         warnings.simplefilter("ignore")
-        figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -45,24 +48,47 @@ def marginals(columns: Sequence[Marginal]) -> bytes:
     """Histograms of several columns, test and synthetic side by side."""
     across = 3
     down = math.ceil(len(columns) / across)
-    figure = _figure(10.5, 2.5 * down)
+    figure = _figure(10.5, 2.3 * down + 0.3)
     axes = figure.subplots(down, across, squeeze=False).reshape(-1)
     for axis in axes[len(columns) :]:
         axis.set_axis_off()
     for axis, column in zip(axes, columns, strict=False):
-        both = column.real + column.synthetic
-        shown = np.flatnonzero(both > 0)
-        if len(shown) > MOST_BARS:
-            shown = np.sort(shown[np.argsort(-both[shown], kind="stable")[:MOST_BARS]])
+        shown = _bars(column)
         places = np.arange(len(shown))
         axis.bar(places - 0.2, column.real[shown], 0.4, color=REAL, label="test")
         axis.bar(places + 0.2, column.synthetic[shown], 0.4, color=SYNTHETIC, label="synthetic")
-        axis.set_xticks(places, [_plain(column.cells[index], 14) for index in shown], rotation=90, fontsize=6)
-        axis.set_title(f"{_plain(column.name)}   {column.distance:.3f}", fontsize=8)
+        _name_bars(axis, column, shown)
+        axis.set_title(f"{_plain(column.name)}   (distance {column.distance:.3f})", fontsize=8)
         axis.tick_params(axis="y", labelsize=6)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=6, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     return _png(figure)
+
+
+def _bars(column: Marginal) -> NDArray[np.int64]:
+    """The cells to draw: of numbers all, and that of missing ones if there are any; of categories the fullest."""
+    both = column.real + column.synthetic
+    if column.ticks:
+        return np.flatnonzero((both > 0) | (np.arange(len(both)) < len(both) - 1))
+    found = np.flatnonzero(both > 0)
+    if len(found) > MOST_BARS:
+        found = np.sort(found[np.argsort(-both[found], kind="stable")[:MOST_BARS]])
+    return found
+
+
+def _name_bars(axis: Any, column: Marginal, shown: NDArray[np.int64]) -> None:
+    """Numbers are named at a few edges between bars, categories at each bar."""
+    if column.ticks:
+        step = max(1, math.ceil((len(column.ticks) + 1) / MOST_TICKS))
+        edges = range(step - 1, len(column.ticks), step)
+        places, names = [edge + 0.5 for edge in edges], [_plain(column.ticks[edge], 14) for edge in edges]
+        if len(shown) == len(column.cells):
+            places, names = [*places, len(shown) - 1.0], [*names, "missing"]
+    else:
+        places, names = list(range(len(shown))), [_plain(column.cells[index], 16) for index in shown]
+    crowded = sum(map(len, names)) > 48
+    axis.set_xticks(places, names, fontsize=6.5, rotation=35 if crowded else 0, ha="right" if crowded else "center")
+    axis.tick_params(axis="x", length=3 if column.ticks else 0)
 
 
 def by_column(columns: Sequence[Marginal]) -> bytes:

@@ -60,13 +60,23 @@ class Cells:
             return np.where(values < 0, self.count - 1, values).astype(np.int64)
         return np.where(np.isnan(values), self.count - 1, np.digitize(values, self.edges)).astype(np.int64)
 
+    def ticks(self) -> list[str]:
+        """Text of each edge between cells of numbers; none for categories."""
+        return [] if self.edges is None else [self.field.text(_rounded(edge, self.edges)) for edge in self.edges]
+
     def names(self) -> list[str]:
         if self.edges is None:
             return [*(self.field.values or ()), "missing"]
-        edges = [f"{edge:.4g}" for edge in self.edges]
+        edges = self.ticks()
         inner = [f"{low} to {high}" for low, high in pairwise(edges)]
         whole = [f"below {edges[0]}", *inner, f"{edges[-1]} or more"] if edges else ["all"]
         return [*whole, "missing"]
+
+
+def _rounded(edge: float, edges: NDArray[np.float64]) -> float:
+    """An edge to two more digits than the width of a cell has."""
+    width = float(edges[-1] - edges[0]) / max(len(edges) - 1, 1)
+    return edge if width <= 0 else round(float(edge), 1 - math.floor(math.log10(width)))
 
 
 @dataclass(frozen=True)

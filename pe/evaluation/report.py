@@ -21,6 +21,7 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bot
 table { border-collapse: collapse; margin: .8rem 0 } img { max-width: 100% }
 td, th { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid #e7e9ed; font-weight: normal }
 td:first-child, th:first-child { text-align: left } .words td:last-child, .words th:last-child { text-align: left }
+td { white-space: nowrap } .words td:last-child { white-space: normal }
 th { color: #5b6270 } .note { color: #5b6270; font-size: .9rem }
 """
 

@@ -66,12 +66,16 @@ class Utility:
 
 @dataclass(frozen=True)
 class Marginal:
-    """One column's histogram: the share of records per cell, in the test table and in the synthetic one."""
+    """One column's histogram: the share of records per cell, in the test table and in the synthetic one.
+
+    ticks  texts of the edges between cells of numbers, the last cell being that of missing ones; none for categories.
+    """
 
     name: str
     cells: list[str]
     real: NDArray[np.float64] = field(repr=False)
     synthetic: NDArray[np.float64] = field(repr=False)
+    ticks: list[str] = field(default_factory=list)
 
     @property
     def distance(self) -> float:

@@ -136,7 +136,8 @@ class _Work:
             found[name] = {f"tvd{k}": mean_distance(real, coded, subsets(cells, k, rng)) for k in (1, 2, 3)}
             if name == "test":
                 marginals = [
-                    Marginal(each.field.name, each.names(), shares(real, each), shares(coded, each)) for each in cells
+                    Marginal(each.field.name, each.names(), shares(real, each), shares(coded, each), each.ticks())
+                    for each in cells
                 ]
         return found, tuple(marginals)
 

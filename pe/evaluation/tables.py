@@ -8,6 +8,7 @@ every table, is a number; other columns are categories, and what is missing (emp
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from pe.delivery import Synthetic, load
 from pe.errors import ConfigError, PrivateDataError, SchemaError
 from pe.read import FORMATS, read
 from pe.run import stored_config
-from pe.schema import RESERVED, Categorical, Column, Schema
+from pe.schema import RESERVED, Categorical, Column, Datetime, Schema
 from pe.shield import shielded
 
 MOST_CATEGORIES = 1000
@@ -43,15 +44,25 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?$"
 
 @dataclass(frozen=True)
 class Field:
-    """A column: its categories, or None for numbers with the declared domain, if there is one."""
+    """A column: its categories, or None for numbers with the declared domain, if there is one.
+
+    dates  what the numbers stand for, where they are steps of time.
+    """
 
     name: str
     values: tuple[str, ...] | None = None
     domain: tuple[float, float] | None = None
+    dates: Datetime | None = None
 
     @property
     def kind(self) -> str:
         return "number" if self.values is None else "categories"
+
+    def text(self, number: float) -> str:
+        """A number of the column, short."""
+        if self.dates is not None:
+            return self.dates.text(math.floor(number))
+        return f"{number:,.6g}" if 1e-3 <= abs(number) < 1e6 or number == 0 else f"{number:.3g}"
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,8 @@ def generic_field(column: Column, values: NDArray[Any]) -> Field | None:
     names = ("false", "true") if values.dtype.kind == "b" else getattr(column, "values", None)
     low, high = getattr(column, "minimum", None), getattr(column, "maximum", None)
     domain = (float(low), float(high)) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
-    return Field(column.name, None if names is None else tuple(map(str, names)), domain)
+    dates = column if isinstance(column, Datetime) else None
+    return Field(column.name, None if names is None else tuple(map(str, names)), domain, dates)
 
 
 def generic(values: NDArray[Any], field: Field) -> NDArray[Any]:
