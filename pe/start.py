@@ -80,7 +80,7 @@ class Ask:
         if self._user_norm is not None:
             norm = self._user_norm * features.bound_squared**0.5 / features.grid
         votes = measure(self._private, features, adjacency=self._budget.adjacency, norm=norm)
-        sigma = _sigma(self._budget, Fraction(self._part) * Fraction(share), votes.sensitivity_squared)
+        sigma = sigma_of(self._budget, Fraction(self._part) * Fraction(share), votes.sensitivity_squared)
         return self._release(votes, sigma / votes.grid, 0, name)
 
 
@@ -90,11 +90,11 @@ def resolution(budget: Budget, part: float, user_norm: float) -> float:
     The GDP parameter, under add/remove adjacency per record. Raises ConfigError where the noise would be too large.
     """
     bound = Fraction(64 * 64)  # finer than 1, so that the smallest noise does not count
-    sigma = _sigma(budget, Fraction(part), sensitivity_squared(int(bound), budget.adjacency)) / 64
+    sigma = sigma_of(budget, Fraction(part), sensitivity_squared(int(bound), budget.adjacency)) / 64
     return 1 / float(sigma) / (user_norm if budget.unit is Unit.USER else 1.0)
 
 
-def _sigma(budget: Budget, share: Fraction, squared: Fraction) -> Fraction:
+def sigma_of(budget: Budget, share: Fraction, squared: Fraction) -> Fraction:
     """The noise whose cost for this squared sensitivity is a share of the budget."""
 
     def cost(sigma: Fraction) -> Fraction:

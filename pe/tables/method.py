@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.arrays import to_table
+from pe.measure import Records
 from pe.population import Population
 from pe.schema import Schema
 from pe.select import apportion, shares_from
@@ -18,25 +17,6 @@ from pe.tables.fit import fit
 from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way
 from pe.tables.plan import LABEL_SHARE, choose, settings
-
-
-@dataclass(frozen=True)
-class _Records:
-    """How many records each label has; without a label, how many there are."""
-
-    bins: int
-    grid: int
-
-    name = "label counts"
-    signed = False
-
-    @property
-    def bound_squared(self) -> int:
-        return self.grid**2
-
-    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        found = labels[:, None].astype(np.int64)
-        return found, np.full_like(found, self.grid)
 
 
 class CrossTables:
@@ -52,7 +32,7 @@ class CrossTables:
         self, ask: Ask, schema: Schema, n: int | None, shares: NDArray[np.float64] | None, rng: np.random.Generator
     ) -> tuple[Population, NDArray[np.float64]]:
         labels, mu, columns = len(schema.labels), ask.resolution, schema.features
-        counted = ask(_Records(labels, ask.finer), LABEL_SHARE, LABELS)
+        counted = ask(Records(labels, ask.finer), LABEL_SHARE, LABELS)
         records = np.maximum(counted.votes, float(counted.sigma))
         total = float(records.sum())
         plan = settings(total, len(columns), labels, mu)
