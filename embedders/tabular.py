@@ -72,6 +72,11 @@ class TabularEmbedder:
         self.limit = math.ceil(self.scale * max(block.largest for block in self._blocks))
         self.name = f"tabular-{schema.fingerprint()[:16]}-{category_weight:g}"
 
+    @property
+    def blocks(self) -> list[slice]:
+        """The entries of each column."""
+        return [slice(block.start, block.start + block.width) for block in self._blocks]
+
     def embed(self, table: pa.Table) -> NDArray[np.float32]:
         n = table.num_rows
         vectors = np.zeros((n, self.dim), np.float32)

@@ -32,9 +32,8 @@ def bounded_sum(
     bins    int64 (n,), in [0, size): where in the vector it is added.
     values  int64 (n,), what is added; may be negative.
 
-    A vector within the bound is summed as it is. One beyond it is scaled to the bound, each entry rounded towards
-    zero; the bound is then checked in integers. What a group contributes depends on its own entries alone.
-    Returns int64 (size,).
+    A vector within the bound is summed as it is, one beyond it as ``bounded`` scales it. What a group contributes
+    depends on its own entries alone. Returns int64 (size,).
     """
     if len(bins) == 0:
         return np.zeros(size, np.int64)
@@ -43,21 +42,34 @@ def bounded_sum(
     group, bin_, value = merged(groups, bins, values)
     largest = math.isqrt(2**62 // size)  # no sum of squares overflows
     value = np.clip(value, -largest, largest)
-    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    lengths = np.diff(np.r_[starts, len(group)])
-    norms = np.add.reduceat(value * value, starts)
-    over = norms > bound_squared
-    if over.any():
-        # correctly rounded operations on one group's numbers: the same result in any batch. The last factor keeps a
-        # result that is a whole number in exact arithmetic from falling below it.
-        factors = np.where(over, np.sqrt(bound_squared / np.maximum(norms, 1)), 1.0)
-        scaled = np.trunc(value * np.repeat(factors, lengths) * (1 + 2.0**-40)).astype(np.int64)
-        value = np.where(np.repeat(over, lengths), scaled, value)
-        still = np.repeat(np.add.reduceat(value * value, starts) > bound_squared, lengths)
-        value = np.where(still, np.sign(value) * (np.abs(value) - 1).clip(0), value)
+    value = bounded(group, value[:, None], bound_squared)[:, 0]
     total = np.zeros(size, np.int64)
     np.add.at(total, bin_, value)
     return total
+
+
+def bounded(groups: NDArray[np.int64], rows: NDArray[np.int64], bound_squared: int) -> NDArray[np.int64]:
+    """Vectors, each given by the consecutive rows of its group, scaled down to a squared L2 norm of ``bound_squared``.
+
+    groups  int64 (n,), equal ones next to each other.
+    rows    int64 (n, w); no group's sum of squares may reach 2**63.
+
+    A vector beyond the bound is scaled to it, each entry rounded towards zero, and the bound then checked in integers.
+    What becomes of a group depends on its own rows alone. Returns int64 (n, w).
+    """
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    lengths = np.diff(np.r_[starts, len(groups)])
+    norms = np.add.reduceat((rows * rows).sum(axis=1), starts)
+    over = norms > bound_squared
+    if not over.any():
+        return rows
+    # correctly rounded operations on one group's numbers: the same result in any batch. The last factor keeps a
+    # result that is a whole number in exact arithmetic from falling below it.
+    factors = np.where(over, np.sqrt(bound_squared / np.maximum(norms, 1)), 1.0)
+    scaled = np.trunc(rows * np.repeat(factors, lengths)[:, None] * (1 + 2.0**-40)).astype(np.int64)
+    kept = np.where(np.repeat(over, lengths)[:, None], scaled, rows)
+    still = np.add.reduceat((kept * kept).sum(axis=1), starts) > bound_squared
+    return np.where(np.repeat(still, lengths)[:, None], np.sign(kept) * (np.abs(kept) - 1).clip(0), kept)
 
 
 def merged(

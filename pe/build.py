@@ -6,12 +6,14 @@ import importlib
 import inspect
 import os
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
-from pe.methods import default_method, settings, start
+from pe.kernel import COUNT_SHARE, Kernel
+from pe.methods import default_method, kernel_share, settings, start
 from pe.plan import Plan, Round, noise_scales
 from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
@@ -57,11 +59,11 @@ def build_plan(config: Config, schema: Schema) -> Plan:
         raise ConfigError("evolution.vote_weights replaces evolution.nearest: set one of them. Nothing was spent.")
     method = evolution.method or default_method(schema, votes=_asks_for_votes(config))
     population, rounds = settings(method, rows, len(schema.labels), evolution.iterations)
-    count = len(rounds)
-    if not rounds and (asked := sorted(_of_rounds(config))):
+    count, kernel = len(rounds), _kernel(config, method)
+    if not rounds and (given := sorted(_of_rounds(config))):
         raise ConfigError(
-            f"method '{method}' has no rounds, and takes no evolution.{asked[0]}: leave it out"
-            f"{'; output.rows says how many records are made' if asked[0] == 'population' else ''}. Nothing was spent."
+            f"method '{method}' has no rounds, and takes no evolution.{given[0]}: leave it out"
+            f"{'; output.rows says how many records are made' if given[0] == 'population' else ''}. Nothing was spent."
         )
     for key in ("parents", "selection", "threshold", "variations", "keep", "degree", "lookahead", "nearest"):
         value = getattr(evolution, key)
@@ -72,7 +74,6 @@ def build_plan(config: Config, schema: Schema) -> Plan:
         each["api"] = index
     weights = _budget_weights(config, [each.pop("budget_weight", 1.0) for each in rounds])
     budget = config.privacy.budget()
-    records_needed(budget, config.privacy.user_norm, config.privacy.at_least)  # refuses what can tell nothing
     begin, begin_share = start(method, _targets(config, schema))
     if begin is None and evolution.targets:
         raise ConfigError(
@@ -87,20 +88,33 @@ def build_plan(config: Config, schema: Schema) -> Plan:
     nearest = [each.pop("nearest", 1) for each in rounds]
     votes = [tuple(evolution.vote_weights or (1.0,) * k) for k in nearest]
     contributions = [Contribution.of(each, norm) for each in votes]
+    records_needed(budget, config.privacy.user_norm, config.privacy.at_least)  # refuses what can tell nothing
     shares, label_share = _label_shares(config, schema)
-    if begin is not None and config.privacy.label_shares == "uniform":
+    if begin is not None:
+        label_share = 0.0
+    elif kernel is not None:  # whose means are sums over the records of each label
+        label_share = max(label_share, COUNT_SHARE)
+    rest = 1 - begin_share - label_share
+    if kernel is not None:
+        rest, kernel = rest * (1 - kernel.share), replace(kernel, share=rest * kernel.share)
+        kernel = kernel.affordable(budget, config.privacy.user_norm)
+    if (begin is not None or kernel is not None) and config.privacy.label_shares == "uniform":
         shares = (1 / len(schema.labels),) * len(schema.labels)
     labels: tuple[Fraction | None, Contribution] = (None, Contribution())
-    scales: list[tuple[Fraction, Contribution]] = []
-    if label_share and begin is None:
-        weights = [label_share, *((1 - label_share) / sum(weights) * weight for weight in weights)]
-        labels, *scales = noise_scales(budget, weights, [Contribution.of(norm=norm), *contributions])
-    elif rounds:
-        scales = noise_scales(budget, weights, contributions, 1 - begin_share)
+    scales: list[tuple[Fraction | None, Contribution]] = [(None, each) for each in contributions]
+    asked = [] if label_share == 0 else [(label_share, Contribution.of(norm=norm))]
+    if rest > 0:
+        asked += [(rest / sum(weights) * weight, each) for weight, each in zip(weights, contributions, strict=True)]
+    if asked:
+        left = 1 - Fraction(begin_share) - Fraction(0 if kernel is None else kernel.share)
+        found = noise_scales(budget, [weight for weight, _ in asked], [each for _, each in asked], left)
+        if label_share:
+            labels = found.pop(0)
+        scales[: len(found)] = found
     for each, (sigma, contribution) in zip(rounds, scales, strict=True):
         relative = each.pop("noise_threshold", 0.0)
         each |= {"sigma": sigma, "contribution": contribution}
-        each.setdefault("threshold", relative * float(sigma))
+        each.setdefault("threshold", relative * float(sigma or 0))
     plan = Plan(
         evolution.population or population or config.output.rows or 0,
         tuple(Round(**each) for each in rounds),
@@ -110,6 +124,7 @@ def build_plan(config: Config, schema: Schema) -> Plan:
         start_share=begin_share,
         user_norm=config.privacy.user_norm,
         at_least=config.privacy.at_least,
+        kernel=kernel,
     )
     if plan.rounds and plan.rounds[-1].population < rows:
         raise ConfigError(
@@ -117,6 +132,17 @@ def build_plan(config: Config, schema: Schema) -> Plan:
             "evolution.parents. Nothing was spent."
         )
     return plan
+
+
+def _kernel(config: Config, method: str) -> Kernel | None:
+    """The kernel mean that the method measures, or that the user asks for beside its votes."""
+    share, section = kernel_share(method), config.evolution.kernel
+    if share is None and section is None:
+        return None
+    if start(method)[1] == 1:
+        raise ConfigError(f"method '{method}' has no iterations that a kernel could select in. Nothing was spent.")
+    settings = {} if section is None else section.model_dump(exclude_none=True)
+    return Kernel(**{"share": share or 0.5} | settings)
 
 
 def _asks_for_votes(config: Config) -> bool:

@@ -56,7 +56,7 @@ class PrivacyConfig(_Section):
     delta: float
     adjacency: Adjacency
     unit: Unit = Unit.RECORD
-    user_norm: Annotated[float, Field(gt=0)] = 1.0
+    user_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     accountant: str = "gdp"
     at_least: Annotated[int, Field(ge=1)] | None = None
     simulate: Annotated[int, Field(ge=0)] | None = None
@@ -92,6 +92,20 @@ class Geometric(_Section):
         return [self.geometric ** (number / max(count - 1, 1)) for number in range(count)]
 
 
+class KernelConfig(_Section):
+    """A noisy kernel mean by which every iteration selects, see ``pe.kernel.Kernel``.
+
+    share  of the budget that is left for the iterations, the rest is for votes; by default all of it with method
+           "kernel-votes", whose iterations then need no votes, and half of it with the others.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    features: Annotated[int, Field(ge=1, le=20_000)] | None = None
+    bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    columns: Annotated[int, Field(ge=0)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+
+
 class EvolutionConfig(_Section):
     """The method, and settings that replace its own: one value for all iterations, or one per iteration.
 
@@ -116,6 +130,7 @@ class EvolutionConfig(_Section):
     nearest: PerRound | None = None
     vote_weights: list[float] | None = None
     budget_weights: Literal["constant"] | Geometric | list[float] | None = None
+    kernel: KernelConfig | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from pe.arrays import misfits
 from pe.candidates import CandidateEmbedder
 from pe.constraints import repair
 from pe.errors import APIError, ConfigError, PEError
+from pe.kernel import Notes, Target, aim, noted, settled
 from pe.plan import Plan, Round
 from pe.population import Population, concatenate
 from pe.privacy.budget import Budget
@@ -27,12 +29,16 @@ from pe.vote import cast_votes, count_labels
 
 @dataclass(frozen=True)
 class Generation:
-    """A population, the iteration that made it, the label shares, and the histogram that selected its parents."""
+    """A population, the iteration that made it, the label shares, and the histogram that selected its parents.
+
+    target  the released kernel mean by which every iteration selects, where the plan has one.
+    """
 
     iteration: int
     population: Population
     shares: NDArray[np.float64]
     histogram: Histogram | None = None
+    target: Target | None = field(default=None, repr=False)
 
 
 def evolve(
@@ -45,21 +51,33 @@ def evolve(
     release: Releaser,
     seed: int,
     resume: Generation | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[Generation]:
     """Yield generation 0, then one generation per iteration; ``resume`` starts from a stored one.
+
+    ``notes`` takes up public facts, the squared MMD of every iteration among them, where the plan has a kernel.
 
     ``seed`` drives proposals and selection, afresh in every iteration, so that a resumed run proposes what an
     uninterrupted one would have. The noise is not seeded.
     """
-    candidates = CandidateEmbedder(embedder)
+    candidates, notes = CandidateEmbedder(embedder), {} if notes is None else notes
+    how: dict[str, Any] = {"budget": budget, "release": release, "seed": seed, "notes": notes}
     try:
-        generation = resume or first(private, apis[0], candidates, plan, budget=budget, release=release, seed=seed)
+        generation = resume or first(private, apis[0], candidates, plan, **how)
         yield generation
-        while generation.iteration < plan.iterations:
-            generation = step(private, apis, candidates, plan, generation, budget=budget, release=release, seed=seed)
+        while generation.iteration < plan.iterations and not converged(plan, generation, notes):
+            generation = step(private, apis, candidates, plan, generation, **how)
             yield generation
     finally:
         candidates.close()
+
+
+def converged(plan: Plan, generation: Generation, notes: Notes) -> bool:
+    """Whether further rounds without votes would bring the population no nearer to the kernel mean."""
+    left = plan.rounds[generation.iteration :]
+    if plan.kernel is None or any(each.sigma is not None for each in left):
+        return False
+    return settled(notes, generation.iteration, plan.kernel.patience)
 
 
 def first(
@@ -71,10 +89,15 @@ def first(
     budget: Budget,
     release: Releaser,
     seed: int,
+    notes: Notes,
 ) -> Generation:
-    """Generation 0: the plan's start, or label shares (uniform, declared, or bought) and fresh samples."""
+    """Generation 0: the plan's start, or label shares (uniform, declared, or bought) and fresh samples.
+
+    Where the plan has a kernel, its mean is released by then.
+    """
     if plan.start is not None:
-        return started(private, plan, budget=budget, release=release, seed=seed)
+        made = started(private, plan, budget=budget, release=release, seed=seed)
+        return aimed(made, private, embedder, plan, budget=budget, release=release, seed=seed, notes=notes)
     histogram = None
     if plan.label_sigma is not None:
         histogram = release(count_labels(private, budget.adjacency, plan.label_contribution), plan.label_sigma, 0)
@@ -83,7 +106,37 @@ def first(
     sizes = apportion(plan.population, shares)
     with embedder.listening(api, wanted=_embeds(plan, 1)):
         parts = [fresh(api, int(size), label, private.schema, rng) for label, size in enumerate(sizes) if size]
-    return Generation(0, concatenate(parts), shares, histogram)
+    made = Generation(0, concatenate(parts), shares, histogram)
+    return aimed(made, private, embedder, plan, budget=budget, release=release, seed=seed, notes=notes)
+
+
+def aimed(
+    generation: Generation,
+    private: PrivateDataset,
+    embedder: CandidateEmbedder,
+    plan: Plan,
+    *,
+    budget: Budget,
+    release: Releaser,
+    seed: int,
+    notes: Notes,
+) -> Generation:
+    """Generation 0 with the kernel mean, released or found stored, if the plan has one."""
+    if plan.kernel is None:
+        return generation
+    target = aim(
+        private,
+        generation.population,
+        embedder,
+        plan.kernel,
+        generation.histogram,
+        budget=budget,
+        release=release,
+        user_norm=plan.user_norm,
+        seed=seed,
+        notes=notes,
+    )
+    return replace(generation, target=target)
 
 
 def started(private: PrivateDataset, plan: Plan, *, budget: Budget, release: Releaser, seed: int) -> Generation:
@@ -119,8 +172,9 @@ def step(
     budget: Budget,
     release: Releaser,
     seed: int,
+    notes: Notes,
 ) -> Generation:
-    """One iteration: embed the candidates, vote, add noise, select, vary."""
+    """One iteration: embed the candidates, vote, add noise, select, vary; or compare them to the kernel mean."""
     iteration = generation.iteration + 1
     this = plan.rounds[iteration - 1]
     api, schema = apis[this.api], private.schema
@@ -128,19 +182,51 @@ def step(
     candidates = generation.population
     vectors = stand_ins(candidates, this, api, embedder, schema, look)
     contribution, adjacency = this.contribution, budget.adjacency
-    votes = cast_votes(private, candidates, vectors, embedder.embedder, adjacency=adjacency, contribution=contribution)
-    histogram = release(votes, this.sigma, iteration)
+    histogram = None
+    if this.sigma is not None:
+        votes = cast_votes(
+            private, candidates, vectors, embedder.embedder, adjacency=adjacency, contribution=contribution
+        )
+        histogram = release(votes, this.sigma, iteration)
     sizes = apportion(this.parents, generation.shares)
-    chosen = select(candidates.labels, histogram.votes, sizes, this.selection, this.threshold, choose)
+    if generation.target is None:
+        assert histogram is not None
+        chosen = select(candidates.labels, histogram.votes, sizes, this.selection, this.threshold, choose)
+    else:
+        chosen = _herded(generation.target, vectors, candidates.labels, sizes, this, histogram, generation, notes)
     parents = candidates.take(chosen)
     parts = [parents] if this.keep else []
     with embedder.listening(api, wanted=_embeds(plan, iteration + 1)):
         parts += [offspring(api, parents, this.degree, schema, vary) for _ in range(this.variations)]
-    return Generation(iteration, concatenate(parts), generation.shares, histogram)
+    return Generation(iteration, concatenate(parts), generation.shares, histogram, generation.target)
+
+
+def _herded(
+    target: Target,
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    sizes: NDArray[np.int64],
+    this: Round,
+    histogram: Histogram | None,
+    generation: Generation,
+    notes: Notes,
+) -> NDArray[np.int64]:
+    """Candidates by kernel herding, with the round's votes where it has any; notes how near they come."""
+    features, votes = target.features(vectors), None
+    if histogram is not None:
+        cast = sum(this.contribution.weights)
+        votes = histogram.votes / cast, float(histogram.sigma) / cast
+    if generation.iteration == 0:
+        notes[noted(0)] = target.distance(features, labels, generation.shares)
+    chosen = target.select(features, labels, sizes, votes)
+    notes[noted(generation.iteration + 1)] = target.distance(features[chosen], labels[chosen], generation.shares)
+    return chosen
 
 
 def _embeds(plan: Plan, iteration: int) -> bool:
-    """Whether an iteration embeds its candidates themselves."""
+    """Whether an iteration, or the kernel mean before the first, embeds the candidates themselves."""
+    if iteration == 1 and plan.kernel is not None:
+        return True
     return iteration <= plan.iterations and plan.rounds[iteration - 1].lookahead == 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pe.arrays import to_numpy
 from pe.errors import ConfigError
-from pe.kernels.count import bounded_sum
+from pe.kernels.count import bounded, bounded_sum
 from pe.kernels.quantise import quantise
 from pe.privacy.budget import Adjacency, Unit
 from pe.privacy.contribution import sensitivity_squared
@@ -33,12 +33,14 @@ from pe.vote import embed_rows
 CHUNK = 2**15
 """Records whose vectors are in memory at a time; a user's records are never parted, however many they are."""
 
+DENSE_ENTRIES = 2**21
+"""Entries of dense vectors in memory at a time."""
 
-class Features(Protocol):
-    """A public map of each record to a sparse integer vector, in grid steps.
 
-    ``bound_squared`` bounds every record's squared norm, ``signed`` says whether entries may be negative. ``vectors``
-    returns bins int64 (n, m), distinct within a row, and values int64 (n, m); each row depends on its record alone.
+class Bounded(Protocol):
+    """A public map of each record to an integer vector, in grid steps.
+
+    ``bound_squared`` bounds every record's squared norm, ``signed`` says whether entries may be negative.
     """
 
     @property
@@ -52,7 +54,24 @@ class Features(Protocol):
     @property
     def signed(self) -> bool: ...
 
+
+class Sparse(Bounded, Protocol):
+    """``vectors`` returns bins int64 (n, m), distinct within a row, and values int64 (n, m), record by record."""
+
     def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+
+
+@runtime_checkable
+class Dense(Bounded, Protocol):
+    """``dense`` returns values int64 (n, bins / labels), record by record, which count in the bins of its label."""
+
+    @property
+    def labels(self) -> int: ...
+
+    def dense(self, table: pa.Table) -> NDArray[np.int64]: ...
+
+
+Features = Sparse | Dense
 
 
 def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency, norm: float | None = None) -> Votes:
@@ -64,6 +83,8 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     bound = features.bound_squared if user_bound is None else user_bound
 
     def counts() -> NDArray[np.int64]:
+        if isinstance(features, Dense):
+            return _dense(private, features, user_bound)
         total = np.zeros(features.bins, np.int64)
         if user_bound is None:
             for start in range(0, len(private._labels), CHUNK):
@@ -87,7 +108,7 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     )
 
 
-def _sum(features: Features, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
+def _sum(features: Sparse, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
     """Sum of the records' vectors, each of which must keep its bound."""
     bins, values = features.vectors(table, labels)
     if ((values * values).sum(axis=1) > features.bound_squared).any():
@@ -98,15 +119,61 @@ def _sum(features: Features, table: pa.Table, labels: NDArray[np.int32]) -> NDAr
     return total
 
 
-def _chunks(groups: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Rows in the order of their groups, ``CHUNK`` or more at a time, no group parted."""
+def _dense(private: PrivateDataset, features: Dense, user_bound: int | None) -> NDArray[np.int64]:
+    """Sum of dense vectors, a few rows at a time, each of which must keep its bound."""
+    width, bound = features.bins // features.labels, features.bound_squared
+    rows = max(1, DENSE_ENTRIES // width)
+    labels = private._labels.astype(np.int64)
+    total = np.zeros((features.labels, width), np.int64)
+
+    def add(into: NDArray[np.int64], places: NDArray[np.int64], index: NDArray[np.int64]) -> None:
+        for start in range(0, len(index), rows):
+            values = features.dense(private._records.take(pa.array(index[start : start + rows])))
+            if ((values * values).sum(axis=1) > bound).any():
+                raise ConfigError(f"the {features.name} of a record passes its own bound.")
+            np.add.at(into, places[start : start + rows], values)
+
+    if user_bound is None:
+        add(total, labels, np.arange(len(labels)))
+        return total.reshape(-1)
+    largest = math.isqrt(2**62 // features.bins)  # no sum of squares overflows
+    for index in _chunks(private.users, rows):
+        pairs, places = np.unique(np.stack([private.users[index], labels[index]]), axis=1, return_inverse=True)
+        sums = np.zeros((pairs.shape[1], width), np.int64)
+        add(sums, places.reshape(-1), index)
+        np.add.at(total, pairs[1], bounded(pairs[0], np.clip(sums, -largest, largest), user_bound))
+    return total.reshape(-1)
+
+
+def _chunks(groups: NDArray[np.int64], rows: int | None = None) -> Iterator[NDArray[np.int64]]:
+    """Rows in the order of their groups, ``rows`` (``CHUNK``) or more at a time, no group parted."""
+    least = CHUNK if rows is None else rows
     order = np.argsort(groups, kind="stable")
     ends = np.flatnonzero(np.diff(groups[order], append=-1)) + 1  # groups are >= 0
     start = 0
     for end in ends.tolist():
-        if end - start >= CHUNK or end == len(order):
+        if end - start >= least or end == len(order):
             yield order[start:end]
             start = end
+
+
+@dataclass(frozen=True)
+class Records:
+    """How many records each label has; without a label, how many there are. ``grid`` steps per record."""
+
+    bins: int
+    grid: int = 1
+
+    name = "label counts"
+    signed = False
+
+    @property
+    def bound_squared(self) -> int:
+        return self.grid**2
+
+    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        found = labels[:, None].astype(np.int64)
+        return found, np.full_like(found, self.grid)
 
 
 @dataclass(frozen=True)
@@ -191,6 +258,18 @@ _FRACTION = 2**8
 """Finer steps in which frequencies are given, so that rounding them does not add up over an embedding's entries."""
 
 
+def _waves(amplitude: int) -> NDArray[np.int64]:
+    """Cosine and sine of a full turn in ``PHASES`` steps, int64 (2, PHASES)."""
+    angles = np.arange(PHASES) * (2 * math.pi / PHASES)
+    waves: NDArray[np.int64] = np.rint(amplitude * np.stack([np.cos(angles), np.sin(angles)])).astype(np.int64)
+    return waves
+
+
+def fourier_bound(features: int, amplitude: int) -> int:
+    """The largest squared norm of a record's Fourier features, in grid steps."""
+    return features * int((_waves(amplitude) ** 2).sum(axis=0).max())
+
+
 class FourierMean:
     """Sum of cosines and sines of random projections of the records' embeddings, per label (Rahimi and Recht 2007).
 
@@ -222,8 +301,7 @@ class FourierMean:
         self._steps = np.rint(turns)
         if np.abs(self._steps).sum(axis=0).max(initial=0) * embedder.limit >= 2**53:
             raise ConfigError("frequencies are too large for exact phases: lower them. Nothing was spent.")
-        angles = np.arange(PHASES) * (2 * math.pi / PHASES)
-        self._table = np.rint(amplitude * np.stack([np.cos(angles), np.sin(angles)])).astype(np.int64)
+        self._table = _waves(amplitude)
 
     @property
     def features(self) -> int:
@@ -235,7 +313,7 @@ class FourierMean:
 
     @property
     def bound_squared(self) -> int:
-        return self.features * int((self._table**2).sum(axis=0).max())
+        return fourier_bound(self.features, self.amplitude)
 
     def entries(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Cosines, then sines, of embeddings float32 (n, dim): int64 (n, 2 features); zero where not finite."""
@@ -246,10 +324,8 @@ class FourierMean:
         found[~finite] = 0
         return found
 
-    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        values = self.entries(embed_rows(table, self.embedder))
-        width = values.shape[1]
-        return labels[:, None].astype(np.int64) * width + np.arange(width), values
+    def dense(self, table: pa.Table) -> NDArray[np.int64]:
+        return self.entries(embed_rows(table, self.embedder))
 
     def means(self, sums: NDArray[np.float64], sizes: Sequence[float]) -> NDArray[np.float64]:
         """Released sums, float64 (bins,), over the (noisy) sizes of the labels: float64 (labels, 2 features).

@@ -51,6 +51,30 @@ def cross_tables(rows: int, labels: int, iterations: int) -> Settings:
     return 0, []
 
 
+def kernel_share(method: str) -> float | None:
+    """The share of the rounds' budget for a kernel mean, where the method measures one."""
+    return 1.0 if method == "kernel-votes" else None
+
+
+def kernel_votes(rows: int, labels: int, iterations: int) -> Settings:
+    """DP-KDE: the budget buys one noisy kernel mean (``pe.kernel``), and no round costs more than its candidates.
+
+    Every round herds ``rows`` out of those of the last round and three variations of each; the last one varies none.
+    Degrees fall geometrically from .5 to .03.
+    """
+    last = max(iterations - 1, 1)
+    rounds = [
+        {
+            "parents": rows,
+            "variations": 0 if number == iterations - 1 else 3,
+            "keep": True,
+            "degree": 0.5 * (0.03 / 0.5) ** (number / last),
+        }
+        for number in range(iterations)
+    ]
+    return 4 * rows, rounds
+
+
 def tab_pe(rows: int, labels: int, iterations: int) -> Settings:
     """Evolution of tables without a model (after Tab-PE), its settings chosen on validation splits.
 
@@ -119,6 +143,7 @@ _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
     "tab-pe": (20, tab_pe),
     "image-pe": (5, image_pe),
     "aug-pe": (10, aug_pe),
+    "kernel-votes": (40, kernel_votes),
 }
 
 _STARTS = {"cross-tables": 1.0}

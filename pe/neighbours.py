@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.arrays import to_numpy, to_table
-from pe.measure import Marginals, measure
+from pe.measure import FourierMean, Marginals, measure
 from pe.population import Population
 from pe.privacy.budget import Adjacency
 from pe.privacy.contribution import Contribution
@@ -44,7 +44,7 @@ class Variant:
     candidates: tuple[Record, ...]
     instead: tuple[Record, ...] = ()
     adjacency: Adjacency = Adjacency.ADD_REMOVE
-    asks: Literal["votes", "label counts", "marginals"] = "votes"
+    asks: Literal["votes", "label counts", "marginals", "kernel mean"] = "votes"
     contribution: Contribution = field(default_factory=Contribution)
     per_user: bool = False
     labels: int = 2
@@ -63,6 +63,10 @@ class Variant:
             # a user may count as one record
             finer, norm = (64, len(sets) ** 0.5) if self.per_user else (1, None)
             return measure(private, Marginals(schema, sets, 4, finer), adjacency=self.adjacency, norm=norm)
+        if self.asks == "kernel mean":
+            mean = FourierMean(_Line(), np.array([[np.pi / 4]]), self.labels, amplitude=1)
+            norm = mean.bound_squared**0.5 if self.per_user else None  # a user may count as one record
+            return measure(private, mean, adjacency=self.adjacency, norm=norm)
         table, labels = _table(self.candidates, schema)
         candidates = Population.of(table, labels, "audit")
         vectors = embed_candidates(table, _Line())
@@ -180,6 +184,17 @@ VARIANTS: dict[str, Variant] = {
         _REPLACED, about="three marginals, a record replaced", asks="marginals", instead=((-4, 1),)
     ),
     "user-marginals": replace(_USER, about="three marginals, a user in 32 labels", asks="marginals"),
+    "kernel-mean": replace(_ADDED, about="Fourier features, a record added", asks="kernel mean", unit=((1, 0),)),
+    "kernel-mean-replaced": replace(
+        _REPLACED,
+        about="Fourier features, a record replaced by its opposite",
+        asks="kernel mean",
+        unit=((1, 0),),
+        instead=((5, 0),),
+    ),
+    "user-kernel-mean": replace(
+        _USER, about="Fourier features, a user with 50 records in one place", asks="kernel mean", unit=((1, 0),) * 50
+    ),
     "no-candidates": replace(_ADDED, about="no candidate of the record's label", unit=((4, 2),), labels=3),
     "unreadable": replace(_ADDED, about="the record cannot be embedded", unit=((UNREADABLE, 0),)),
     "resume-stored": replace(_ADDED, about="crash after every write, then resumed", crash="after"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from pe.errors import ConfigError
+from pe.kernel import Kernel
 from pe.privacy.accountant import Cost, add
 from pe.privacy.budget import Budget
 from pe.privacy.contribution import Contribution
@@ -21,7 +22,7 @@ from pe.start import Start
 class Round:
     """One iteration: vote on the candidates, select parents, vary them.
 
-    sigma         noise scale of the vote histogram, in votes.
+    sigma         noise scale of the vote histogram, in votes; None: no vote, the plan's kernel alone selects.
     parents       how many candidates to select, over all labels.
     selection     "sample" or "rank"; threshold, in votes, is subtracted before sampling.
     variations    variations of each parent that enter the next population; ``keep`` adds the parents, first.
@@ -31,7 +32,7 @@ class Round:
     api           which of the run's APIs varies the parents.
     """
 
-    sigma: Fraction
+    sigma: Fraction | None
     parents: int
     selection: Selection = "sample"
     threshold: float = 0.0
@@ -43,7 +44,8 @@ class Round:
     api: int = 0
 
     def __post_init__(self) -> None:
-        check_sigma(self.sigma * self.contribution.grid)
+        if self.sigma is not None:
+            check_sigma(self.sigma * self.contribution.grid)
         for name, value, least in (
             ("parents", self.parents, 1),
             ("variations", self.variations, 0 if self.keep else 1),
@@ -76,6 +78,8 @@ class Plan:
     label_sigma         noise scale of a paid release of the label counts before round 1, which then sets the shares.
     label_contribution  what a unit contributes to those counts.
     at_least            how many private units there are known to be, if that was declared.
+    kernel              a release of the kernel mean after the first population, by which every round selects: with
+                        kernel herding, the round's votes beside it if it has any.
     """
 
     population: int
@@ -87,6 +91,7 @@ class Plan:
     start_share: float = 1.0
     user_norm: float = 1.0
     at_least: int | None = None
+    kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
         if self.population < (0 if self.start is not None and not self.rounds else 1):
@@ -96,6 +101,8 @@ class Plan:
             raise ConfigError(f"expected label shares >= 0, not all of them 0, got {shares}. Nothing was spent.")
         if self.label_sigma is not None:
             check_sigma(self.label_sigma * self.label_contribution.grid)
+        if self.kernel is None and any(each.sigma is None for each in self.rounds):
+            raise ConfigError("rounds without votes need a kernel to select by. Nothing was spent.")
 
     @property
     def iterations(self) -> int:
@@ -106,26 +113,25 @@ class Plan:
         """Whether the label shares come from a charged, noisy count."""
         return self.shares is None and (self.label_sigma is not None or self.start is not None)
 
-    def releases(self) -> list[tuple[Fraction, Contribution]]:
-        """Noise scale and contribution of everything the plan releases, in order."""
+    def releases(self, iterations: int | None = None) -> list[tuple[Fraction, Contribution]]:
+        """Noise scale and contribution of the label counts and the votes, in order, up to some iteration."""
         labels = [] if self.label_sigma is None else [(self.label_sigma, self.label_contribution)]
-        return labels + [(each.sigma, each.contribution) for each in self.rounds]
+        rounds = self.rounds[:iterations]
+        return labels + [(each.sigma, each.contribution) for each in rounds if each.sigma is not None]
 
     def cost(self, budget: Budget, iterations: int | None = None) -> Cost:
         """What the whole plan, or its first iterations, will be charged, at most."""
-        first = 0 if self.label_sigma is None else 1
-        done = self.releases()[: None if iterations is None else first + iterations]
-        total = tuple(part * 0 for part in budget.limit)
-        if self.start is not None:
-            total = tuple(part * Fraction(self.start_share) for part in budget.limit)
-        for sigma, each in done:
+        shares = Fraction(0) if self.start is None else Fraction(self.start_share)
+        shares += 0 if self.kernel is None else Fraction(self.kernel.share)
+        total = tuple(part * shares for part in budget.limit)
+        for sigma, each in self.releases(iterations):
             mechanism = DiscreteGaussian(sigma * each.grid, each.sensitivity_squared(budget.adjacency))
             total = add(total, budget.accountant.cost(mechanism, budget.delta))
         return total
 
 
 def noise_scales(
-    budget: Budget, weights: Sequence[float], contributions: Sequence[Contribution], share: float = 1.0
+    budget: Budget, weights: Sequence[float], contributions: Sequence[Contribution], share: Fraction | float = 1
 ) -> list[tuple[Fraction, Contribution]]:
     """Noise scales, in votes, that spend the whole budget, or a ``share`` of it, on one release per weight.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -67,4 +67,14 @@ class Embedder(Protocol):
 
     def embed(self, table: pa.Table) -> NDArray[np.float32]:
         """Return float32 (n, dim) for a table of the schema's features."""
+        ...
+
+
+@runtime_checkable
+class Blocked(Protocol):
+    """An embedder that keeps the columns of a record apart. Not asked of one: kernel votes look at few at a time."""
+
+    @property
+    def blocks(self) -> Sequence[slice]:
+        """The entries of each column, in public: disjoint slices of 0 .. dim."""
         ...

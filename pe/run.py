@@ -2,6 +2,7 @@
 
     config.toml             resolved; compared on resume, like schema.toml
     run.json                identity and format
+    iterations/notes.json   public facts that later iterations build on (``Notes``)
     iterations/003/         histogram.npz (noisy, write-once; 000 may hold others), population.parquet
     released.parquet        the released records with their lineage
     release/                what may be handed out ("simulation/" where the noise was simulated)
@@ -18,7 +19,7 @@ import json
 import tomllib
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -82,6 +83,10 @@ class Run:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def notes(self) -> Notes:
+        return Notes(self.path / "iterations" / "notes.json")
 
     # -- iterations ------------------------------------------------------------------------------------------------
 
@@ -186,6 +191,37 @@ def read_histogram(path: Path) -> Histogram | None:
         return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
 
 
+class Notes(MutableMapping[str, Any]):
+    """A mapping that is stored with every change: plain values, public or made from what was released."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._facts: dict[str, Any] = {}
+        if path.exists():
+            with _undamaged(path):
+                self._facts = dict(json.loads(path.read_text()))
+
+    def __getitem__(self, key: str) -> Any:
+        return self._facts[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._facts[key] = value
+        self._store()
+
+    def __delitem__(self, key: str) -> None:
+        del self._facts[key]
+        self._store()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def _store(self) -> None:
+        write_atomically(self.path, json.dumps(self._facts, indent=1).encode())
+
+
 def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
     """The identity of the run in ``path``, after comparing or writing its configuration."""
     file = path / "run.json"
@@ -214,6 +250,7 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
     with refusals(path):
         path.chmod(0o700)
         (path / "iterations").mkdir(exist_ok=True)
+        (path / "iterations" / "notes.json").unlink(missing_ok=True)  # of another configuration
     identity = uuid.uuid4().hex
     write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
     write_atomically(path / "schema.toml", schema.to_toml().encode())

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_plan
 from pe.candidates import CandidateEmbedder
 from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
-from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunMismatchError
-from pe.evolution import Generation, first, label_shares, step
+from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
+from pe.evolution import Generation, aimed, converged, first, label_shares, step
 from pe.export import check_formats, default_formats
+from pe.kernel import Target, noted
 from pe.plan import Plan
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
 from pe.privacy.certificate import certify, simulated_certificate
 from pe.privacy.ledger import Account, Ledger, canonical, charges, granted, spent
+from pe.privacy.release import Histogram, Votes
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
 from pe.private import PrivateDataset
 from pe.protocols import API, Embedder
@@ -95,6 +100,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self._candidates = CandidateEmbedder(self.blueprint.embedder)
+        self.notes = self.run.notes
 
     @classmethod
     def open(
@@ -144,8 +150,20 @@ class Session:
 
     @property
     def done(self) -> bool:
-        generation = self.generation
-        return bool(self.stopped) or (generation is not None and generation.iteration == self.blueprint.plan.iterations)
+        generation, plan = self.generation, self.blueprint.plan
+        if generation is None:
+            return False
+        return bool(self.stopped) or generation.iteration == plan.iterations or self.converged
+
+    @property
+    def converged(self) -> bool:
+        """Whether the run ended because further rounds without votes would change nothing for the better."""
+        return self.generation is not None and converged(self.blueprint.plan, self.generation, self.notes)
+
+    @property
+    def distance(self) -> float | None:
+        """Estimated squared MMD of the newest choice from the private records, where the plan has a kernel."""
+        return None if self.generation is None else self.notes.get(noted(self.generation.iteration))
 
     def advance(self) -> Generation:
         """Make and store the next generation (generation 0 first).
@@ -154,21 +172,17 @@ class Session:
         iteration was done; otherwise BudgetExceededError is raised. Any other error says what was spent.
         """
         plan, apis, seed = self.blueprint.plan, self.blueprint.apis, self.blueprint.config.evolution.seed
-        budget, release = self.blueprint.budget, self.run.releaser(self.account)
+        how: dict[str, Any] = {
+            "budget": self.blueprint.budget,
+            "release": self.run.releaser(self.account),
+            "seed": seed,
+            "notes": self.notes,
+        }
         try:
             if self.generation is None:
-                made = first(self.private, apis[0], self._candidates, plan, budget=budget, release=release, seed=seed)
+                made = first(self.private, apis[0], self._candidates, plan, **how)
             else:
-                made = step(
-                    self.private,
-                    apis,
-                    self._candidates,
-                    plan,
-                    self.generation,
-                    budget=budget,
-                    release=release,
-                    seed=seed,
-                )
+                made = step(self.private, apis, self._candidates, plan, self.generation, **how)
             self.run.store_population(made.iteration, made.population)
         except BudgetExceededError as error:
             if self.generation is None or self.generation.iteration == 0:
@@ -209,9 +223,34 @@ class Session:
         plan = self.blueprint.plan
         shares = label_shares(plan, self.blueprint.schema, self.run.histogram(0))
         population = self.run.population(number, self.blueprint.schema)
-        self.generation = Generation(number, population, shares, self.run.histogram(number) if number else None)
+        target = None if plan.kernel is None else self._stored_target(shares)
+        self.generation = Generation(number, population, shares, self.run.histogram(number) if number else None, target)
         if isinstance(self.account, SimulatedAccount):
             self.account.resume(plan.cost(self.blueprint.budget, number))
+
+    def _stored_target(self, shares: NDArray[np.float64]) -> Target | None:
+        """The kernel mean as it was released; raises RunError where it is lost."""
+        plan, release = self.blueprint.plan, self.run.releaser(self.account)
+
+        def stored(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
+            if self.run.histogram(iteration, name) is None:
+                raise RunError(
+                    f"{self.run.iteration(iteration) / name}.npz is missing: restore it from a backup. A new one would "
+                    "be drawn, and charged, in a run directory of another name. Nothing was spent by this call."
+                )
+            return release(votes, sigma, iteration, name)
+
+        counts = self.run.histogram(0) if plan.start is None else None
+        return aimed(
+            Generation(0, self.run.population(0, self.blueprint.schema), shares, counts),
+            self.private,
+            self._candidates,
+            plan,
+            budget=self.blueprint.budget,
+            release=stored,
+            seed=self.blueprint.config.evolution.seed,
+            notes=self.notes,
+        ).target
 
     def _refuse_unpaid(self) -> None:
         """Raise RunMismatchError for a stored histogram that this ledger did not charge to this run.
@@ -260,6 +299,8 @@ class Session:
             apis=[api.name for api in public.apis] if plan.rounds or plan.start is None else [],
             embedder=public.embedder.name if plan.rounds else "none",
             label_sizes=np.bincount(population.labels, minlength=len(schema.labels)).tolist(),
+            converged=self.converged,
+            distance=self.distance,
         )
         files["CARD.md"] = card.encode()
         self.run.store_released(population)

@@ -91,7 +91,7 @@ class Ask:
                 norm = self._user_norm * features.bound_squared**0.5 / features.grid
             votes = measure(self._private, features, adjacency=self._budget.adjacency, norm=norm)
             try:
-                sigma = _sigma(self._budget, Fraction(self._part) * Fraction(share), votes.sensitivity_squared)
+                sigma = sigma_of(self._budget, Fraction(self._part) * Fraction(share), votes.sensitivity_squared)
             except ConfigError:
                 if features.grid == 1:
                     raise
@@ -109,7 +109,7 @@ def resolution(budget: Budget, part: float, user_norm: float) -> float:
     """
     own = user_norm if budget.unit is Unit.USER else 1.0
     bound = Fraction(LARGEST_NORM * own) ** 2  # finer than 1, too, so that the smallest noise does not count
-    sigma = _sigma(budget, Fraction(part), sensitivity_squared(math.ceil(bound), budget.adjacency)) / LARGEST_NORM
+    sigma = sigma_of(budget, Fraction(part), sensitivity_squared(math.ceil(bound), budget.adjacency)) / LARGEST_NORM
     return 1 / float(sigma)
 
 
@@ -127,7 +127,7 @@ def records_needed(budget: Budget, user_norm: float = 1.0, at_least: int | None 
     """
     own = user_norm if budget.unit is Unit.USER else 1.0
     try:
-        sigma = float(_sigma(budget, Fraction(1), sensitivity_squared(1, budget.adjacency))) * own
+        sigma = float(sigma_of(budget, Fraction(1), sensitivity_squared(1, budget.adjacency))) * own
         needed = math.ceil(FEWEST * sigma)
     except ConfigError:
         if len(budget.limit) > 1:
@@ -144,7 +144,7 @@ def records_needed(budget: Budget, user_norm: float = 1.0, at_least: int | None 
     return needed
 
 
-def _sigma(budget: Budget, share: Fraction, squared: Fraction) -> Fraction:
+def sigma_of(budget: Budget, share: Fraction, squared: Fraction) -> Fraction:
     """The noise whose cost for this squared sensitivity is a share of the budget."""
 
     def cost(sigma: Fraction) -> Fraction:

@@ -42,7 +42,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
     from pe.synthesis import blueprint_of
 
     blueprint = blueprint_of(Config.read(config))
-    rounds = _rounds(blueprint, records)
+    rounds, kernel = _rounds(blueprint, records), blueprint.plan.kernel
     calls = sum(each["api_calls"] for each in rounds) + blueprint.plan.population
     facts = {
         "budget": str(blueprint.budget),
@@ -52,6 +52,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
         "api_calls": calls,
         "rows": blueprint.rows,
         "start": None if blueprint.plan.start is None else blueprint.plan.start.name,
+        "kernel_noise": None if kernel is None else kernel.noise(blueprint.budget, blueprint.plan.user_norm),
     }
     if json:
         emit(facts)
@@ -76,16 +77,29 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
     for name in names:
         shown.add_column(HEADINGS.get(name, name), justify="right")
     for each in rounds:
-        shown.add_row(*(f"{each[name]:.3g}" if isinstance(each[name], float) else str(each[name]) for name in names))
+        shown.add_row(*("no vote" if each[name] is None else _short(each[name]) for name in names))
     out.print(shown)
     if facts["label_sigma"] is not None:
         out.print(f"Label counts are bought first, with noise of standard deviation {facts['label_sigma']:.4g}.")
+    if kernel is not None:
+        out.print(
+            f"The mean of {kernel.features} Fourier features of each label's records is bought next, and every round "
+            f"selects by it: noise {facts['kernel_noise']:.3g} times the length of a record's vector, in each entry."
+        )
     out.print(f"{calls} samples are asked of the API in all; {rows} are released.")
-    if records is not None and all(HOPELESS * each["votes_per_candidate"] < each["sigma"] for each in rounds):
+    if records is not None and kernel is None and _hopeless(rounds):
         out.print(
             f"[yellow]In every iteration the noise is more than {HOPELESS} times the votes a candidate expects: "
             "nothing useful is likely to come out. Raise epsilon, or lower output.rows or the iterations.[/]"
         )
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _hopeless(rounds: list[dict[str, Any]]) -> bool:
+    return all(HOPELESS * each["votes_per_candidate"] < each["sigma"] for each in rounds)
 
 
 def _rounds(blueprint: Blueprint, records: int | None) -> list[dict[str, Any]]:
@@ -96,7 +110,7 @@ def _rounds(blueprint: Blueprint, records: int | None) -> list[dict[str, Any]]:
             "iteration": number,
             "api": blueprint.apis[each.api].name,
             "candidates": candidates,
-            "sigma": float(each.sigma),
+            "sigma": None if each.sigma is None else float(each.sigma),
             "selection": each.selection,
             "parents": each.parents,
             "variations": each.variations,

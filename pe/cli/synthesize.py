@@ -181,13 +181,13 @@ class _progress:
             TextColumn("iteration"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("epsilon {task.fields[spent]:.3g} of {task.fields[budget]:g}"),
+            TextColumn("epsilon {task.fields[spent]:.3g} of {task.fields[budget]:g}{task.fields[distance]}"),
             TimeRemainingColumn(),
             console=err,
             disable=silent,
         )
         self._task = self._bar.add_task(
-            "run", total=blueprint.plan.iterations, spent=0.0, budget=blueprint.budget.epsilon
+            "run", total=blueprint.plan.iterations, spent=0.0, budget=blueprint.budget.epsilon, distance=""
         )
 
     def __enter__(self) -> _progress:
@@ -199,4 +199,5 @@ class _progress:
     def __call__(self, session: Session) -> None:
         done = 0 if session.generation is None else session.generation.iteration
         self._bar.start()  # once the run is open, so that an error before that stands alone
-        self._bar.update(self._task, completed=done, spent=session.account.epsilon_spent())
+        distance = "" if session.distance is None else f", squared MMD {session.distance:.3g}"
+        self._bar.update(self._task, completed=done, spent=session.account.epsilon_spent(), distance=distance)

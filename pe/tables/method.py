@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.arrays import to_table
+from pe.measure import Records
 from pe.population import Population
 from pe.schema import Schema
 from pe.select import apportion, shares_from
@@ -19,25 +19,6 @@ from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way
 from pe.tables.plan import LABEL_SHARE, settings
 from pe.tables.targets import choose_around
-
-
-@dataclass(frozen=True)
-class _Records:
-    """How many records each label has; without a label, how many there are."""
-
-    bins: int
-    grid: int
-
-    name = "label counts"
-    signed = False
-
-    @property
-    def bound_squared(self) -> int:
-        return self.grid**2
-
-    def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        found = labels[:, None].astype(np.int64)
-        return found, np.full_like(found, self.grid)
 
 
 @dataclass(frozen=True)
@@ -58,7 +39,7 @@ class CrossTables:
         self, ask: Ask, schema: Schema, n: int | None, shares: NDArray[np.float64] | None, rng: np.random.Generator
     ) -> tuple[Population, NDArray[np.float64]]:
         labels, mu, columns = len(schema.labels), ask.resolution, schema.features
-        counted = ask(_Records(labels, ask.finer), LABEL_SHARE, LABELS)
+        counted = ask(Records(labels, ask.finer), LABEL_SHARE, LABELS)
         records = np.maximum(counted.votes, float(counted.sigma))
         total = float(records.sum())
         plan = settings(total, len(columns), labels, mu)

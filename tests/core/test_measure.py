@@ -16,7 +16,7 @@ from pe import measure as module
 from pe.arrays import to_table
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError
-from pe.measure import Features, FourierMean, Marginals, measure
+from pe.measure import Features, FourierMean, Marginals, Records, measure
 from pe.privacy import Account, Adjacency, release
 from pe.private import PrivateDataset
 from pe.schema import Categorical, Image, Numeric, Schema
@@ -124,6 +124,7 @@ def test_the_size_of_a_chunk_changes_nothing(kind: str, norm: float | None, monk
     ]
     whole, _ = sums(rows, kind, norm=norm)
     monkeypatch.setattr(module, "CHUNK", 7)
+    monkeypatch.setattr(module, "DENSE_ENTRIES", 7 * 40)
     parts, _ = sums(rows, kind, norm=norm)
     assert whole.tolist() == parts.tolist()
 
@@ -132,6 +133,14 @@ def test_replacing_a_record_moves_a_fourier_mean_by_up_to_twice_its_norm() -> No
     mean = FourierMean(EMBEDDER, FREQUENCIES)
     votes = measure(private([(1.0, 0, 0, 0)]), mean, adjacency=Adjacency.REPLACE_ONE)
     assert votes.sensitivity_squared == 4 * mean.bound_squared
+
+
+@pytest.mark.parametrize("norm", [None, 3.0])
+def test_records_are_counted_by_label(norm: float | None) -> None:
+    rows = [(1.0, 0, 0, 0)] * 5 + [(2.0, 1, 1, 1)] * 2
+    votes = measure(private(rows), Records(2, 4), adjacency=Adjacency.ADD_REMOVE, norm=norm)
+    assert votes._count().tolist() == ([20, 8] if norm is None else [12, 8])
+    assert votes.sensitivity_squared == (16 if norm is None else 144)
 
 
 def test_a_record_that_cannot_be_embedded_adds_nothing() -> None:

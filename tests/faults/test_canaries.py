@@ -133,8 +133,9 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path, contents: Any) -> No
     assert not any(COUNTS.search(text) for text in (f"0.{N}", f"1{N}", f"{N}0", f"sha{N}"))
 
 
-def test_fault_19_a_run_that_succeeds_shows_nothing_private(secretive: Any) -> None:
-    assert secretive.work().result[0] == 2
+@pytest.mark.parametrize("method", [None, "kernel-votes"])
+def test_fault_19_a_run_that_succeeds_shows_nothing_private(secretive: Any, method: str | None) -> None:
+    assert secretive.work(method=method).result[0] == 2
     assert "who" not in (secretive.folder / "run" / "release" / "synthetic.csv").read_text()
 
 

@@ -21,6 +21,7 @@ Points where the process dies by SIGKILL, in the order in which an iteration pas
     vary        within the API, at the second variation after the vote
     population  before the population is stored
     release     before the release folder is put in place (the iteration is ignored)
+    kernel-drawn, kernel-stored   before and after the kernel mean is stored (the iteration is ignored)
 
 Faults that the process survives:
 
@@ -122,7 +123,11 @@ def plant(point: str, wanted: int) -> None:
         if point == "full-histogram" and number == wanted:
             with full_disk():
                 return original(run, number, histogram, *name)
+        if point == "kernel-drawn" and name == ("kernel",):
+            die()
         stored = original(run, number, histogram, *name)
+        if point == "kernel-stored" and name == ("kernel",):
+            die()
         if point == "stored" and number == wanted:
             die()
         now["variations"] = 0

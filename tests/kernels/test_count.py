@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe.kernels.count import bounded_sum, count
+from pe.kernels.count import bounded, bounded_sum, count
 
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3)), st.integers(7, 10))
@@ -91,3 +91,21 @@ def test_a_bin_outside_is_refused_without_quoting_it(bin_: int) -> None:
 
 def test_nothing_sums_to_zeros() -> None:
     assert bounded_sum(*columns([]), 4, 1).tolist() == [0, 0, 0, 0]
+
+
+rows = st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(-50, 50), min_size=3, max_size=3)), max_size=12)
+
+
+@given(rows, st.integers(1, 5000))
+def test_dense_rows_are_bounded_as_their_entries_would_be(given_rows: list[tuple[int, list[int]]], bound: int) -> None:
+    """A group of several rows is one vector: row r of a group stands in bins of its own."""
+    ordered = sorted(given_rows, key=lambda row: row[0])
+    groups = np.array([group for group, _ in ordered], np.int64)
+    values = np.array([row for _, row in ordered], np.int64).reshape(-1, 3)
+    if not ordered:
+        return
+    found = bounded(groups, values, bound)
+    places = np.arange(values.size)
+    entries = bounded_sum(np.repeat(groups, 3), places, values.reshape(-1), values.size, bound)
+    assert found.reshape(-1).tolist() == entries.tolist()
+    assert all((found[groups == group] ** 2).sum() <= bound for group in set(groups.tolist()))
