@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from pe.columns import EPOCHS
 from pe.errors import PrivateDataError, SchemaError
-from pe.read import Raw
 from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, Text
+from pe.selected import Raw
 from pe.times import DAY, seconds
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?$|^[+-]?(?i:inf|infinity)$"

@@ -14,8 +14,9 @@ from pe.arrays import to_table
 from pe.coerce import coerce, identities
 from pe.errors import PrivateDataError
 from pe.privacy.budget import Adjacency
-from pe.read import USER, read
+from pe.read import read
 from pe.schema import Schema
+from pe.selected import USER
 from pe.shield import shielded
 
 
