@@ -7,7 +7,7 @@ out is a ``Votes`` object: nothing is read before ``release`` has charged for it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -17,7 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pe import spill
 from pe.arrays import to_numpy
+from pe.blocks import Block
+from pe.cache import Cache
+from pe.embedding import embed_rows
 from pe.errors import ConfigError
 from pe.kernels.count import bounded_sum
 from pe.kernels.quantise import quantise
@@ -27,7 +31,6 @@ from pe.privacy.release import Votes
 from pe.private import PrivateDataset
 from pe.protocols import Embedder
 from pe.schema import Categorical, Numeric, Schema
-from pe.vote import embed_rows
 
 CHUNK = 2**15
 """Records whose vectors are in memory at a time; a user's records are never parted, however many they are."""
@@ -63,16 +66,11 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     bound = features.bound_squared if user_bound is None else user_bound
 
     def counts() -> NDArray[np.int64]:
+        if user_bound is not None:
+            return user_sum(private, features.vectors, features.bins, user_bound)
         total = np.zeros(features.bins, np.int64)
-        if user_bound is None:
-            for start in range(0, len(private._labels), CHUNK):
-                here = slice(start, start + CHUNK)
-                total += _sum(features, private._records[here], private._labels[here])
-            return total
-        for rows in _chunks(private.users):
-            bins, values = features.vectors(private._records.take(rows), private._labels[rows])
-            owners = np.repeat(private.users[rows], bins.shape[1])
-            total += bounded_sum(owners, bins.reshape(-1), values.reshape(-1), features.bins, bound)
+        for part in _parts(private):
+            total += _sum(features, part.records, part.labels)
         return total
 
     return Votes(
@@ -84,6 +82,42 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
         unit=Unit.RECORD if norm is None else Unit.USER,
         grid=features.grid,
     )
+
+
+Vectors = Callable[[pa.Table, NDArray[np.int32]], tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Records and their labels to bins and values, as ``Features.vectors``."""
+
+
+def user_sum(private: PrivateDataset, vectors: Vectors, size: int, bound: int) -> NDArray[np.int64]:
+    """Sum of all users' vectors, each added up over the user's records and scaled down to squared norm ``bound``.
+
+    Streamed records are added up by way of private temporary files.
+    """
+    private.require_users()
+    if private.streamed:
+        with Cache.open().temporary("sums") as folder:
+            files, entries = [], 0
+            for number, part in enumerate(_parts(private)):
+                assert part.users is not None
+                bins, values = vectors(part.records, part.labels)
+                owners = np.repeat(part.users, bins.shape[1], axis=0)
+                files.append(folder / f"{number:06d}.npy")
+                spill.write(files[-1], owners, bins.reshape(-1), values.reshape(-1))
+                entries += bins.size
+            return spill.total(files, entries, size, bound)
+    total, users = np.zeros(size, np.int64), private.users
+    for rows in _chunks(users):
+        bins, values = vectors(private._records.take(rows), private._labels[rows])
+        groups = np.repeat(users[rows], bins.shape[1])
+        total += bounded_sum(groups, bins.reshape(-1), values.reshape(-1), size, bound)
+    return total
+
+
+def _parts(private: PrivateDataset) -> Iterator[Block]:
+    """All records, at most ``CHUNK`` at a time."""
+    for block in private._blocks():
+        for start in range(0, len(block), CHUNK):
+            yield block.cut(start, start + CHUNK)
 
 
 def _sum(features: Features, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
