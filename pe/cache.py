@@ -116,6 +116,15 @@ def save(path: Path, array: NDArray[Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def leave(path: Path, array: NDArray[Any]) -> None:
+    """Store an array for as long as this machine runs: whole or not at all, whoever else writes the same."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with refusals(path):
+        with draft.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        draft.replace(path)
+
+
 def load(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int | None, ...]) -> NDArray[Any]:
     """A stored array, memory-mapped; raises PrivateDataError unless it is whole and as expected (None: any length)."""
     try:

@@ -48,6 +48,11 @@ def is_address(path: object) -> bool:
     return isinstance(path, str) and "://" in path
 
 
+def place_of(path: str | Path) -> str:
+    """A path made absolute; an address as it is."""
+    return str(path) if is_address(path) else str(Path(path).resolve())
+
+
 def locate(path: str | Path, format: str | None = None) -> Place:
     """Find the files behind a path; ``format`` says what they are where their names do not.
 

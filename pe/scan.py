@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pe import spill
-from pe.cache import Cache, load, save
+from pe.cache import Cache, leave, load
 from pe.errors import PrivateDataError
 from pe.execution import ShardExecutor
 from pe.files import write_atomically
@@ -93,7 +93,7 @@ def _shards(job: _Job, task: int, tasks: int) -> None:
             continue
         ballots = job.poll.ballots(shard.vectors(), shard.finite(), shard.labels())
         if job.poll.bound is None:
-            save(job.of(shard), job.poll.counts(ballots))
+            leave(job.of(shard), job.poll.counts(ballots))
         else:
             rows, bins, values = job.poll.entries(ballots)
             spill.write(job.of(shard), shard.users()[rows], bins, values)
@@ -104,7 +104,7 @@ def _users(job: _Job, task: int, tasks: int) -> None:
     files = [job.of(shard) for shard in job.shards]
     for number in range(task, job.ranges, tasks):
         if not job.of_range(number).exists():
-            save(job.of_range(number), spill.bounded(files, number, job.ranges, job.poll.bins, job.poll.bound))
+            leave(job.of_range(number), spill.bounded(files, number, job.ranges, job.poll.bins, job.poll.bound))
 
 
 def _stored(shard: Shard) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.cache import load, save
+from pe.cache import leave, load
 from pe.kernels.count import bounded_sum
 
 ENTRIES = 2**20
@@ -29,7 +29,7 @@ def write(path: Path, users: NDArray[np.uint64], bins: NDArray[np.int64], values
     columns = np.empty((4, len(firsts) + 1), np.uint64)
     columns[:3, 1:], columns[3, 1:] = keys[firsts].T, added.view(np.uint64)
     columns[:, 0] = 0  # so that a file of no entries can be mapped, too: nothing, in bin 0, of no user
-    save(path, columns)
+    leave(path, columns)
 
 
 def ranges(entries: int) -> int:

@@ -84,7 +84,19 @@ def test_no_source_folder_has_an_init_file() -> None:
         assert not (ROOT / folder / "__init__.py").exists()
 
 
-HEAVY = ("torch", "transformers", "diffusers", "openai", "prefect", "matplotlib", "sklearn", "pandas")
+HEAVY = (
+    "torch",
+    "transformers",
+    "diffusers",
+    "openai",
+    "prefect",
+    "matplotlib",
+    "sklearn",
+    "pandas",
+    "distributed",
+    "ray",
+    "fsspec",
+)
 
 
 @pytest.mark.parametrize(
