@@ -15,7 +15,8 @@ def main() -> None:
             from pe.errors import PEError
             from pe.scan import perform
         except ImportError as missing:
-            error = ["PEError", f"a worker lacks the package {missing.name}."]
+            told = f"a worker lacks the package {missing.name}: it needs what this process has. What was charged stays "
+            error = ["PrivateDataError", told + "charged."]
         else:
             try:
                 perform(*json.loads(line))
