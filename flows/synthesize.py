@@ -25,6 +25,7 @@ from prefect.tasks import Task
 from pe.config import Config
 from pe.errors import APIError, BudgetExceededError, PEError
 from pe.flows.progress import Progress
+from pe.flows.shards import TaskRunnerExecutor
 from pe.session import Blueprint, Session
 from pe.shield import shielded
 from pe.synthesis import blueprint_of
@@ -56,8 +57,11 @@ def synthesize_flow(config: str, ledger: str | None = None, create: bool = False
 
 def open_session(blueprint: Blueprint, ledger: str | None, create: bool) -> Session:
     """``Session.open`` on the configuration's own data."""
-    path = blueprint.config.private.path
-    return withheld("opening the run", lambda: Session.open(blueprint, path, ledger=ledger, create=create))
+    path, asked = blueprint.config.private.path, blueprint.config.execution
+    executor = TaskRunnerExecutor(asked.workers) if asked.executor == "prefect" else None
+    return withheld(
+        "opening the run", lambda: Session.open(blueprint, path, ledger=ledger, create=create, executor=executor)
+    )
 
 
 def evolve_session(blueprint: Blueprint, opened: Callable[[], Session]) -> Outcome:

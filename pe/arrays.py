@@ -68,6 +68,38 @@ def to_table(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema.arrow())
 
 
+def contents(table: pa.Table) -> Iterator[bytes]:
+    """The values of a table in schema form as bytes: equal for equal values, however their arrays are cut."""
+    for column in table.columns:
+        for chunk in column.chunks:
+            values = chunk.indices if pa.types.is_dictionary(chunk.type) else chunk
+            if values.null_count:
+                yield np.packbits(pc.is_valid(values).to_numpy(zero_copy_only=False)).tobytes()
+                values = pc.fill_null(values, "" if pa.types.is_string(values.type) else 0)
+            if pa.types.is_string(values.type):
+                lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
+                yield lengths.tobytes()
+                start = 0 if values.offset == 0 else int(np.frombuffer(values.buffers()[1], np.int32)[values.offset])
+                yield memoryview(values.buffers()[2] or b"")[start : start + int(lengths.sum())].tobytes()
+            else:
+                flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+                yield flat.to_numpy(zero_copy_only=False).tobytes()
+
+
+def widths(table: pa.Table) -> NDArray[np.int64]:
+    """Bytes that each record of a table in schema form takes, int64 (n,)."""
+    sizes = np.zeros(table.num_rows, np.int64)
+    for column in table.columns:
+        kind = column.type
+        if pa.types.is_string(kind):
+            sizes += pc.binary_length(column).to_numpy().astype(np.int64)
+        else:
+            listed = pa.types.is_fixed_size_list(kind)
+            plain = kind.index_type if pa.types.is_dictionary(kind) else kind.value_type if listed else kind
+            sizes += plain.bit_width // 8 * (kind.list_size if listed else 1)
+    return sizes
+
+
 def violations(table: pa.Table, schema: Schema) -> Iterator[str]:
     """What breaks the schema in a table of its features: misfits, else broken constraints; nothing when all is well."""
     from pe.constraints import broken  # which reads arrays itself

@@ -10,8 +10,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from pe.clusters import DaskExecutor, RayExecutor
 from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
+from pe.execution import Local, Processes, ShardExecutor
 from pe.kernel import COUNT_SHARE, Kernel
 from pe.methods import default_method, kernel_share, settings, start
 from pe.plan import Plan, Round, noise_scales
@@ -50,6 +52,20 @@ def build_embedder(config: Config, schema: Schema) -> Embedder:
     if not isinstance(embedder, Embedder):
         raise ConfigError(f"embedder '{section.kind}' has no name, dim, scale, limit and embed. Nothing was spent.")
     return embedder
+
+
+def build_executor(config: Config) -> ShardExecutor:
+    """Who counts the votes; raises ConfigError where a package is missing. Starts nothing yet."""
+    asked = config.execution
+    workers = asked.workers or os.cpu_count() or 1
+    kind = asked.executor or ("local" if asked.workers is None else "processes")
+    if kind == "prefect":
+        raise ConfigError("executor 'prefect' is the task runner of a flow: run it as one. Nothing was spent.")
+    if kind == "local":
+        return Local()
+    if kind == "processes":
+        return Processes(workers)
+    return (DaskExecutor if kind == "dask" else RayExecutor)(workers, asked.address)
 
 
 def build_plan(config: Config, schema: Schema) -> Plan:

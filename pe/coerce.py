@@ -15,6 +15,7 @@ default is declared. Missing are null, NaN and text of nothing but white space (
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 
 from pe.columns import EPOCHS
 from pe.errors import PrivateDataError, SchemaError
-from pe.read import Raw
 from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, Text
+from pe.selected import Raw
 from pe.times import DAY, seconds
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?$|^[+-]?(?i:inf|infinity)$"
@@ -34,17 +35,18 @@ _BOOLEAN = {"false": "false", "no": "false", "f": "false", "n": "false", "0": "f
 _BOOLEAN |= {"true": "true", "yes": "true", "t": "true", "y": "true", "1": "true"}
 
 
-def coerce(raw: Raw, schema: Schema) -> dict[str, NDArray[Any]]:
+def coerce(raw: Raw, schema: Schema, *, first: bool = True) -> dict[str, NDArray[Any]]:
     """One array per declared column, as ``arrays.to_numpy`` gives them.
 
-    Raises SchemaError for a column whose type as a whole does not fit (dates where numbers are declared).
+    Raises SchemaError for a column whose type as a whole does not fit: dates where numbers are declared, or lists of
+    which none is a picture (among the ``first`` records alone).
     """
-    return {column.name: _column(raw[column.name], column) for column in schema.columns}
+    return {column.name: _column(raw[column.name], column, first) for column in schema.columns}
 
 
-def _column(values: pa.ChunkedArray | NDArray[Any], column: Column) -> NDArray[Any]:
+def _column(values: pa.ChunkedArray | NDArray[Any], column: Column, first: bool) -> NDArray[Any]:
     if isinstance(column, Image):
-        return _pixels(values, column)
+        return _pixels(values, column, first)
     values = _chunked(values, column.name)
     if isinstance(column, Categorical):
         return _codes(values, column)
@@ -153,8 +155,11 @@ def _cut(values: pa.ChunkedArray, column: Text) -> NDArray[Any]:
     return found
 
 
-def identities(values: pa.ChunkedArray | NDArray[Any], name: str) -> NDArray[np.int64]:
-    """Whose record each is, int64 (n,): equal ids are equal numbers. Raises PrivateDataError where an id is missing."""
+def identities(values: pa.ChunkedArray | NDArray[Any], name: str) -> NDArray[np.uint64]:
+    """Whose record each is, uint64 (n, 2): 16-byte BLAKE2b digests of the ids, the same wherever an id occurs.
+
+    Two of 2**32 users share one with a probability below 2**-64. Raises PrivateDataError where an id is missing.
+    """
     given = _chunked(values, name)
     texts = _as_text(given, name, "user ids")
     missing = pc.fill_null(pc.equal(texts, ""), True)
@@ -166,8 +171,10 @@ def identities(values: pa.ChunkedArray | NDArray[Any], name: str) -> NDArray[np.
             "unit = 'record'. Nothing was spent."
         )
     encoded = pc.dictionary_encode(texts.combine_chunks())
-    found: NDArray[np.int64] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return found
+    digests = b"".join(blake2b(each.encode(), digest_size=16).digest() for each in encoded.dictionary.to_pylist())
+    found: NDArray[np.uint64] = np.frombuffer(digests, np.uint64).reshape(-1, 2)
+    owners: NDArray[np.uint64] = found[encoded.indices.to_numpy(zero_copy_only=False)]
+    return owners
 
 
 def _as_text(values: pa.ChunkedArray, name: str, what: str) -> pa.ChunkedArray:
@@ -187,11 +194,11 @@ def _as_text(values: pa.ChunkedArray, name: str, what: str) -> pa.ChunkedArray:
     return pc.cast(values, pa.string())
 
 
-def _pixels(values: pa.ChunkedArray | NDArray[Any], column: Image) -> NDArray[Any]:
+def _pixels(values: pa.ChunkedArray | NDArray[Any], column: Image, first: bool) -> NDArray[Any]:
     shape = (column.height, column.width, column.channels)
     accepted = {shape, (column.size,)} | ({shape[:2]} if column.channels == 1 else set())
     if not isinstance(values, np.ndarray):
-        values = _stacked(values, column, accepted)
+        values = _stacked(values, column, accepted, first)
     if values.shape[1:] not in accepted or values.dtype.kind not in "buif":
         raise SchemaError(
             f"column '{column.name}': expected pictures of shape {shape}, the data hold {values.dtype} of shape "
@@ -203,7 +210,7 @@ def _pixels(values: pa.ChunkedArray | NDArray[Any], column: Image) -> NDArray[An
     return values.reshape(-1, *shape)
 
 
-def _stacked(values: pa.ChunkedArray, column: Image, accepted: set[tuple[int, ...]]) -> NDArray[Any]:
+def _stacked(values: pa.ChunkedArray, column: Image, accepted: set[tuple[int, ...]], first: bool) -> NDArray[Any]:
     """One row of numbers per picture; a missing one, or one of another length, becomes zeros."""
     kind = values.type
     if pa.types.is_fixed_size_list(kind) and kind.list_size == column.size and not values.null_count:
@@ -211,7 +218,8 @@ def _stacked(values: pa.ChunkedArray, column: Image, accepted: set[tuple[int, ..
         return np.concatenate([np.empty(0, np.uint8), *flat]).reshape(-1, column.size)
     rows = np.zeros((len(values), column.size))
     fitting = 0
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if listed:
         for row, value in zip(rows, values.to_pylist(), strict=True):
             try:
                 picture = np.asarray(value, np.float64)
@@ -220,7 +228,7 @@ def _stacked(values: pa.ChunkedArray, column: Image, accepted: set[tuple[int, ..
             if picture.shape in accepted:
                 row[:] = picture.reshape(-1)
                 fitting += 1
-    if fitting == 0 and len(rows):
+    if fitting == 0 and len(rows) and (first or not listed):
         raise SchemaError(
             f"column '{column.name}': expected pictures of {column.size} numbers, the data hold {_named(kind)}, "
             "and none fits. Nothing was spent."

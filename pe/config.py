@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pe.errors import ConfigError
+from pe.parts import is_address
 from pe.privacy.accountant import accountant_from
 from pe.privacy.budget import Adjacency, Budget, Unit
 
@@ -145,12 +146,37 @@ class OutputConfig(_Section):
     formats: list[Name] | None = None
 
 
+class ExecutionConfig(_Section):
+    """Who counts the votes. It decides no result, and may be another one when a run is resumed.
+
+    executor  "local", this process (the default without workers); "processes", of this machine (the default with
+              workers); "dask", "ray"; or "prefect", the task runner of the flow that the run is.
+    workers   how many processes, or workers of a local cluster; at an address: how many to cut the work for.
+    address   of a running Dask scheduler or Ray cluster; without one a local cluster is started, and stopped.
+
+    All but "local" keep the private embeddings in PE_CACHE, which every worker must reach under the same path.
+    """
+
+    executor: Literal["local", "processes", "dask", "ray", "prefect"] | None = None
+    workers: Annotated[int, Field(ge=1)] | None = None
+    address: Name | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExecutionConfig:
+        if self.executor == "local" and self.workers is not None:
+            raise ValueError("'local' has no workers: the search itself uses every core")
+        if self.address is not None and self.executor not in ("dask", "ray"):
+            raise ValueError("an address belongs to executor 'dask' or 'ray'")
+        return self
+
+
 class Config(_Section):
     private: PrivateConfig
     privacy: PrivacyConfig
     api: list[ApiConfig]
     embedder: EmbedderConfig | None = None
     evolution: EvolutionConfig = EvolutionConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     output: OutputConfig
 
     @model_validator(mode="before")
@@ -191,7 +217,7 @@ class Config(_Section):
         """The same configuration with relative paths made absolute."""
 
         def absolute(path: str) -> str:
-            return str(folder / path)
+            return path if is_address(path) else str(folder / path)
 
         data = self.resolved()
         data["output"]["run"] = absolute(self.output.run)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pe import jsonl
 from pe.errors import SchemaError
-from pe.read import FORMATS, IMAGE_FILES
+from pe.imagefolder import IMAGE_FILES
+from pe.parts import FORMATS
 from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, boolean
 from pe.times import DAY, iso, seconds
 

@@ -7,18 +7,22 @@ out is a ``Votes`` object: nothing is read before ``release`` has charged for it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pe import spill
 from pe.arrays import to_numpy
+from pe.blocks import Block
+from pe.cache import Cache
+from pe.embeddings import embeddings
 from pe.errors import ConfigError
 from pe.kernels.count import bounded, bounded_sum
 from pe.kernels.quantise import quantise
@@ -28,7 +32,6 @@ from pe.privacy.release import Votes
 from pe.private import PrivateDataset
 from pe.protocols import Embedder
 from pe.schema import Categorical, Numeric, Schema
-from pe.vote import embed_rows
 
 CHUNK = 2**15
 """Records whose vectors are in memory at a time; a user's records are never parted, however many they are."""
@@ -63,12 +66,15 @@ class Sparse(Bounded, Protocol):
 
 @runtime_checkable
 class Dense(Bounded, Protocol):
-    """``dense`` returns values int64 (n, bins / labels), record by record, which count in the bins of its label."""
+    """Of records' embeddings: ``dense`` maps integers (n, dim), and which rows are an embedding, bool (n,), to values
+    int64 (n, bins / labels), row by row, which count in the bins of a record's label."""
 
     @property
     def labels(self) -> int: ...
+    @property
+    def embedder(self) -> Embedder: ...
 
-    def dense(self, table: pa.Table) -> NDArray[np.int64]: ...
+    def dense(self, vectors: NDArray[np.integer[Any]], finite: NDArray[np.bool_]) -> NDArray[np.int64]: ...
 
 
 Features = Sparse | Dense
@@ -85,16 +91,11 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     def counts() -> NDArray[np.int64]:
         if isinstance(features, Dense):
             return _dense(private, features, user_bound)
+        if user_bound is not None:
+            return user_sum(private, features.vectors, features.bins, user_bound)
         total = np.zeros(features.bins, np.int64)
-        if user_bound is None:
-            for start in range(0, len(private._labels), CHUNK):
-                here = slice(start, start + CHUNK)
-                total += _sum(features, private._records[here], private._labels[here])
-            return total
-        for rows in _chunks(private.users):
-            bins, values = features.vectors(private._records.take(rows), private._labels[rows])
-            owners = np.repeat(private.users[rows], bins.shape[1])
-            total += bounded_sum(owners, bins.reshape(-1), values.reshape(-1), features.bins, bound)
+        for part in _parts(private):
+            total += _sum(features, part.records, part.labels)
         return total
 
     return Votes(
@@ -106,6 +107,42 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
         unit=Unit.RECORD if norm is None else Unit.USER,
         grid=features.grid,
     )
+
+
+Vectors = Callable[[pa.Table, NDArray[np.int32]], tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Records and their labels to bins and values, as ``Features.vectors``."""
+
+
+def user_sum(private: PrivateDataset, vectors: Vectors, size: int, bound: int) -> NDArray[np.int64]:
+    """Sum of all users' vectors, each added up over the user's records and scaled down to squared norm ``bound``.
+
+    Streamed records are added up by way of private temporary files.
+    """
+    private.require_users()
+    if private.streamed:
+        with Cache.open().temporary("sums") as folder:
+            files, entries = [], 0
+            for number, part in enumerate(_parts(private)):
+                assert part.users is not None
+                bins, values = vectors(part.records, part.labels)
+                owners = np.repeat(part.users, bins.shape[1], axis=0)
+                files.append(folder / f"{number:06d}.npy")
+                spill.write(files[-1], owners, bins.reshape(-1), values.reshape(-1))
+                entries += bins.size
+            return spill.total(files, entries, size, bound)
+    total, users = np.zeros(size, np.int64), private.users
+    for rows in _chunks(users):
+        bins, values = vectors(private._records.take(rows), private._labels[rows])
+        groups = np.repeat(users[rows], bins.shape[1])
+        total += bounded_sum(groups, bins.reshape(-1), values.reshape(-1), size, bound)
+    return total
+
+
+def _parts(private: PrivateDataset) -> Iterator[Block]:
+    """All records, at most ``CHUNK`` at a time."""
+    for block in private._blocks():
+        for start in range(0, len(block), CHUNK):
+            yield block.cut(start, start + CHUNK)
 
 
 def _sum(features: Sparse, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -123,12 +160,13 @@ def _dense(private: PrivateDataset, features: Dense, user_bound: int | None) -> 
     """Sum of dense vectors, a few rows at a time, each of which must keep its bound."""
     width, bound = features.bins // features.labels, features.bound_squared
     rows = max(1, DENSE_ENTRIES // width)
-    labels = private._labels.astype(np.int64)
+    found = embeddings(private, features.embedder, users=user_bound is not None)
+    labels = found.labels.astype(np.int64)
     total = np.zeros((features.labels, width), np.int64)
 
     def add(into: NDArray[np.int64], places: NDArray[np.int64], index: NDArray[np.int64]) -> None:
         for start in range(0, len(index), rows):
-            values = features.dense(private._records.take(pa.array(index[start : start + rows])))
+            values = features.dense(*found.take(index[start : start + rows]))
             if ((values * values).sum(axis=1) > bound).any():
                 raise ConfigError(f"the {features.name} of a record passes its own bound.")
             np.add.at(into, places[start : start + rows], values)
@@ -137,8 +175,8 @@ def _dense(private: PrivateDataset, features: Dense, user_bound: int | None) -> 
         add(total, labels, np.arange(len(labels)))
         return total.reshape(-1)
     largest = math.isqrt(2**62 // features.bins)  # no sum of squares overflows
-    for index in _chunks(private.users, rows):
-        pairs, places = np.unique(np.stack([private.users[index], labels[index]]), axis=1, return_inverse=True)
+    for index in _chunks(found.users, rows):
+        pairs, places = np.unique(np.stack([found.users[index], labels[index]]), axis=1, return_inverse=True)
         sums = np.zeros((pairs.shape[1], width), np.int64)
         add(sums, places.reshape(-1), index)
         np.add.at(total, pairs[1], bounded(pairs[0], np.clip(sums, -largest, largest), user_bound))
@@ -317,15 +355,15 @@ class FourierMean:
 
     def entries(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Cosines, then sines, of embeddings float32 (n, dim): int64 (n, 2 features); zero where not finite."""
-        quantised, finite = quantise(vectors, self.embedder.scale, self.embedder.limit)
-        phases = quantised.astype(np.float64) @ self._steps  # whole numbers below 2**53: exact in any order
+        return self.dense(*quantise(vectors, self.embedder.scale, self.embedder.limit))
+
+    def dense(self, vectors: NDArray[np.integer[Any]], finite: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The same of embeddings as integers (n, dim)."""
+        phases = vectors.astype(np.float64) @ self._steps  # whole numbers below 2**53: exact in any order
         turn = np.floor(phases / _FRACTION).astype(np.int64) % PHASES
         found: NDArray[np.int64] = np.concatenate([self._table[0][turn], self._table[1][turn]], axis=1)
         found[~finite] = 0
         return found
-
-    def dense(self, table: pa.Table) -> NDArray[np.int64]:
-        return self.entries(embed_rows(table, self.embedder))
 
     def means(self, sums: NDArray[np.float64], sizes: Sequence[float]) -> NDArray[np.float64]:
         """Released sums, float64 (bins,), over the (noisy) sizes of the labels: float64 (labels, 2 features).

@@ -53,7 +53,10 @@ class Embedder(Protocol):
     """A record-wise map to vectors: each output row depends on its own record alone.
 
     ``scale`` and ``limit`` are public: a vector x enters the vote as the integers clip(round(scale * x), +-limit).
-    ``name`` identifies the map and everything it was configured with.
+    ``name`` identifies the map and everything it was configured with, the revision of a model among it.
+
+    An embedder may have an attribute ``costly`` that is true: embeddings of private records are then stored in the
+    private cache, and each is made once for all runs.
     """
 
     @property

@@ -281,14 +281,15 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise RunError(f"{file.parent} is not a run directory: it has no {file.name}. Nothing was spent.") from None
 
 
-MOVABLE = ("output.run", "output.formats", "private.path", "private.format", "private.schema")
+MOVABLE = ("output.run", "output.formats", "private.path", "private.format", "private.schema", "execution.*")
 """Settings that may change between start and resume; schema and data are compared by content."""
 
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     old, new = _flat(before), _flat(after)
     for key in sorted(old.keys() | new.keys()):
-        if key not in MOVABLE and old.get(key) != new.get(key):
+        movable = key in MOVABLE or f"{key.partition('.')[0]}.*" in MOVABLE
+        if not movable and old.get(key) != new.get(key):
             return f"{key} was {old.get(key, 'not set')}, is {new.get(key, 'not set')}"
     return ""
 

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_plan
+from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_executor, build_plan
 from pe.candidates import CandidateEmbedder
 from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
 from pe.evolution import Generation, aimed, converged, first, label_shares, step
+from pe.execution import ShardExecutor
 from pe.export import check_formats, default_formats
 from pe.kernel import Target, noted
+from pe.parts import place_of
 from pe.plan import Plan
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
@@ -57,7 +59,7 @@ class Blueprint:
         own = config.private.path
         for section in config.api:
             path = (section.model_extra or {}).get("path")
-            if own and isinstance(path, str) and Path(path).resolve() == Path(own).resolve():
+            if own and isinstance(path, str) and place_of(path) == place_of(own):
                 raise ConfigError(
                     f"api '{section.kind}' is given {path}, the private data themselves: an API may only know what is "
                     "public. Nothing was spent."
@@ -78,8 +80,9 @@ class Blueprint:
         return self.config.output.rows or (None if self.plan.population == 0 else DEFAULT_ROWS)
 
     def fingerprint(self) -> str:
-        """Digest of configuration and schema, noted with every charge."""
-        return sha256(canonical([self.config.resolved(), self.schema.to_toml()]).encode()).hexdigest()
+        """Digest of all in configuration and schema that decides a result, noted with every charge."""
+        settings = {name: value for name, value in self.config.resolved().items() if name != "execution"}
+        return sha256(canonical([settings, self.schema.to_toml()]).encode()).hexdigest()
 
 
 @dataclass
@@ -104,15 +107,23 @@ class Session:
 
     @classmethod
     def open(
-        cls, blueprint: Blueprint, data: object, *, ledger: str | Path | None = None, create: bool = False
+        cls,
+        blueprint: Blueprint,
+        data: object,
+        *,
+        ledger: str | Path | None = None,
+        create: bool = False,
+        executor: ShardExecutor | None = None,
     ) -> Session:
         """Lock the run directory, check budget and schema, then read the private data and pick up the newest iteration.
 
         ``create`` makes the ledger and the source if they do not exist, and grants the source exactly this run's
-        budget. Raises RunLockedError, RunMismatchError, UnknownSourceError, BudgetExceededError (before anything is
-        spent) or PrivateDataError.
+        budget. ``executor`` counts the votes in place of the configured one, and is closed with the session. Raises
+        RunLockedError, RunMismatchError, UnknownSourceError, BudgetExceededError (before anything is spent) or
+        PrivateDataError.
         """
         config, budget = blueprint.config, blueprint.budget
+        executor = executor or build_executor(config)
         simulated = config.privacy.simulate is not None
         book = None if simulated else Ledger(ledger, create=create)
         run = Run.open(Path(config.output.run), config.resolved(), blueprint.schema)
@@ -126,6 +137,7 @@ class Session:
                 columns=config.private.columns,
                 user=config.private.user,
             )
+            private.executor = executor
             warnings = _bind(account, private) if isinstance(account, Account) else [WARNING]
             session = cls(blueprint, run, account, private, warnings)
             session._restore()
@@ -144,6 +156,7 @@ class Session:
 
     def close(self) -> None:
         self._candidates.close()
+        self.private.executor.close()
         self.run.close()
 
     # -- iterations ------------------------------------------------------------------------------------------------

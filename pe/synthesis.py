@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pe.config import Config
 from pe.delivery import Synthetic
 from pe.errors import ConfigError
+from pe.parts import place_of
 from pe.schema import Schema
 from pe.session import Blueprint, Session
 
@@ -42,6 +43,7 @@ def synthesize(
     create: bool = False,
     simulate: int | None = None,
     at_least: int | None = None,
+    execution: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     **evolution: Any,
 ) -> Synthetic:
@@ -61,20 +63,21 @@ def synthesize(
     at_least   how many private records there are known to be, publicly: a very small budget is refused without.
     label      name of the categorical column that conditions generation.
     label_shares  "uniform", a list, or {"budget_share": 0.02} (the default): bought with that share of the budget.
+    execution  who counts the votes, such as {"workers": 4}: see ``pe.config.ExecutionConfig``. Decides no result.
     api, embedder  a kind, or a mapping of ``kind`` and its keys; by default chosen by the schema.
     run        the run directory, by default ``runs/SOURCE``; a stored one is resumed without paying twice.
     evolution  further settings of the method (see ``pe.config.EvolutionConfig``), such as ``targets``.
 
     Raises a PEError whose text says what to do and whether budget was spent.
     """
-    path = Path(data) if isinstance(data, (str, Path)) else None
-    name = source or (path.stem if path else None)
-    if name is None:
-        raise ConfigError("expected a source name for data that are no file. Nothing was spent.")
+    path = place_of(data) if isinstance(data, (str, Path)) else None
+    name = source or (PurePath(path).stem if path else None)
+    if not name or set(name) & set("*?[]"):
+        raise ConfigError("expected a source name for data that are not one file. Nothing was spent.")
     declared = schema if isinstance(schema, Schema) else Schema.read(schema)
     kind = "tabular" if declared.image is None else "text_render"
     settings: dict[str, Any] = {
-        "private": {"source": name, "path": str(path.resolve()) if path else None, "label": label, "format": format},
+        "private": {"source": name, "path": path, "label": label, "format": format},
         "privacy": {
             "epsilon": epsilon,
             "delta": delta,
@@ -86,6 +89,8 @@ def synthesize(
         "evolution": {"iterations": iterations, "method": method, "seed": seed, **evolution},
         "output": {"run": str(Path(run or Path("runs") / name).resolve()), "rows": rows, "formats": formats},
     }
+    if execution is not None:
+        settings["execution"] = dict(execution)
     settings["private"]["columns"] = dict(columns or {})
     if user is not None:
         settings["private"]["user"] = user

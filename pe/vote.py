@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.errors import EmbedderError, PEError
+from pe.embedding import embedded
+from pe.embeddings import on_disk
+from pe.errors import ConfigError, EmbedderError, PEError
 from pe.kernels.count import bounded_sum, count
-from pe.kernels.nearest import nearest as nearest_candidates
-from pe.kernels.quantise import integer_type, quantise
+from pe.kernels.quantise import quantise
+from pe.measure import user_sum
+from pe.poll import Poll
 from pe.population import Population
 from pe.privacy.budget import Adjacency, Unit
 from pe.privacy.contribution import Contribution
 from pe.privacy.release import Votes
 from pe.private import PrivateDataset
 from pe.protocols import Embedder
+from pe.scan import counted
+from pe.shards import shards
 
 ONE_VOTE = Contribution()
-
-CHUNK = 2**16
-"""Records whose float embeddings are in memory at a time; quantised ones take a quarter, or half, as much and stay."""
-
-_Embedded = tuple[NDArray[np.signedinteger[Any]], NDArray[np.bool_]]
-
-# Quantised private embeddings, for as long as the data set lives: each record is embedded once.
-_embedded: WeakKeyDictionary[PrivateDataset, dict[str, _Embedded]] = WeakKeyDictionary()
 
 
 def cast_votes(
@@ -52,36 +47,24 @@ def cast_votes(
 
     Nothing private is read until ``release`` has charged and asks for the counts.
     """
+    if len(candidates) == 0:
+        raise ConfigError("expected at least one candidate to vote for. Nothing was spent.")
     targets, _ = quantise(vectors, embedder.scale, embedder.limit)
-    bins = len(candidates)
-    steps = np.array(contribution.steps, np.int64)
-
-    def ballots() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Rows, and the candidates they vote for, best first: int64 (rows,) and (rows, k)."""
-        queries, finite = _embed_private(private, embedder)
-        for label in range(len(private.schema.labels)):
-            rows = np.flatnonzero(private._labels == label)
-            own = np.flatnonzero(candidates.labels == label)
-            usable = finite[rows] & (len(own) > 0)
-            own = own if len(own) else np.arange(bins)
-            k = min(contribution.nearest, len(own))
-            yield rows[usable], own[nearest_candidates(queries[rows[usable]], targets[own], k)]
-            yield rows[~usable], np.broadcast_to(own[:k], (len(rows) - int(usable.sum()), k))
+    bound = None if contribution.norm is None else contribution.bound_squared
+    poll = Poll(targets, candidates.labels, len(private.schema.labels), contribution.steps, bound)
 
     def counts() -> NDArray[np.int64]:
-        if contribution.norm is None:
-            total = np.zeros(bins, np.int64)
-            for _, chosen in ballots():
-                for rank in range(chosen.shape[1]):
-                    total += steps[rank] * count(chosen[:, rank], bins)
-            return total
-        cast = [(np.repeat(rows, chosen.shape[1]), chosen.reshape(-1), chosen.shape) for rows, chosen in ballots()]
-        rows = np.concatenate([row for row, _, _ in cast])
-        values = np.concatenate([np.tile(steps[: shape[1]], shape[0]) for _, _, shape in cast])
-        chosen = np.concatenate([each for _, each, _ in cast])
-        return bounded_sum(private.users[rows], chosen, values, bins, contribution.bound_squared)
+        if bound is not None:
+            private.require_users()
+        if on_disk(private, embedder):
+            return counted(poll, shards(private, embedder), private.executor)
+        ballots = poll.ballots(*embedded(private, embedder), private._labels)
+        if bound is None:
+            return poll.counts(ballots)
+        rows, bins, values = poll.entries(ballots)
+        return bounded_sum(private.users[rows], bins, values, poll.bins, bound)
 
-    return _votes(counts, bins, contribution, adjacency, "votes")
+    return _votes(counts, poll.bins, contribution, adjacency, "votes")
 
 
 def count_labels(private: PrivateDataset, adjacency: Adjacency, contribution: Contribution = ONE_VOTE) -> Votes:
@@ -89,11 +72,15 @@ def count_labels(private: PrivateDataset, adjacency: Adjacency, contribution: Co
     bins = len(private.schema.labels)
 
     def counts() -> NDArray[np.int64]:
-        labels = private._labels.astype(np.int64)
+        step = contribution.steps[0]
         if contribution.norm is None:
-            return contribution.steps[0] * count(labels, bins)
-        values = np.full(len(labels), contribution.steps[0], np.int64)
-        return bounded_sum(private.users, labels, values, bins, contribution.bound_squared)
+            found = (count(block.labels.astype(np.int64), bins) for block in private._blocks())
+            return step * sum(found, np.zeros(bins, np.int64))
+
+        def label_of(_: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            return labels[:, None].astype(np.int64), np.full((len(labels), 1), step, np.int64)
+
+        return user_sum(private, label_of, bins, contribution.bound_squared)
 
     return _votes(counts, bins, contribution, adjacency, "label counts")
 
@@ -127,34 +114,3 @@ def embed_candidates(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]
     if not np.isfinite(vectors).all():
         raise EmbedderError(f"embedder '{embedder.name}' returned NaN or infinity for synthetic samples.")
     return vectors
-
-
-def _embed_private(private: PrivateDataset, embedder: Embedder) -> _Embedded:
-    cache = _embedded.setdefault(private, {})
-    if embedder.name not in cache:
-        table = private._records
-        integers = np.empty((table.num_rows, embedder.dim), integer_type(embedder.limit))
-        finite = np.empty(table.num_rows, np.bool_)
-        for start in range(0, table.num_rows, CHUNK):
-            part = slice(start, start + CHUNK)
-            vectors = embed_rows(table.slice(start, CHUNK), embedder)
-            integers[part], finite[part] = quantise(vectors, embedder.scale, embedder.limit)
-        cache[embedder.name] = integers, finite
-    return cache[embedder.name]
-
-
-def embed_rows(table: pa.Table, embedder: Embedder) -> NDArray[np.float32]:
-    """Embeddings of private records; a record on which the embedder fails becomes NaN, and no other record with it."""
-    n = table.num_rows
-    if n == 0:
-        return np.empty((0, embedder.dim), np.float32)
-    try:
-        vectors = np.asarray(embedder.embed(table), np.float32)
-        if vectors.shape == (n, embedder.dim):
-            return vectors
-    except Exception:  # its text may quote a record
-        pass
-    if n == 1:
-        return np.full((1, embedder.dim), np.nan, np.float32)
-    halves = (table.slice(0, n // 2), table.slice(n // 2))
-    return np.concatenate([embed_rows(half, embedder) for half in halves])

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from pe.coerce import coerce
 from pe.delivery import Synthetic, load
 from pe.errors import ConfigError, PrivateDataError, SchemaError
-from pe.read import FORMATS, read
+from pe.parts import FORMATS
+from pe.read import read
 from pe.run import stored_config
 from pe.schema import RESERVED, Categorical, Column, Datetime, Schema
 from pe.shield import shielded

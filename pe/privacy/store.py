@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -137,7 +138,7 @@ class Store:
                 f"{self.path} is no ledger of format {FORMAT} (it says {version}): use the version of pe-synth that "
                 "wrote it, or name another file. Nothing was spent."
             )
-        connection.execute("PRAGMA journal_mode = WAL")
+        _log_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
@@ -145,6 +146,19 @@ class Store:
                 f"the ledger {self.path} is damaged: restore it from a backup that is not older than the last "
                 "certificate. Nothing was spent."
             )
+
+
+def _log_ahead(connection: sqlite3.Connection, patience: float = 60.0) -> None:
+    """Switch to a write-ahead log; unlike other statements this one does not wait for a busy file by itself."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def initialise(connection: sqlite3.Connection, identity: str, mac: str) -> None:

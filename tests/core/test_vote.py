@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pe import vote
+from pe import embedding
 from pe.arrays import to_numpy, to_table
 from pe.errors import EmbedderError
 from pe.population import Population
@@ -263,11 +263,11 @@ def test_nothing_private_is_read_before_the_count_and_each_record_is_embedded_on
 
 
 def test_embeddings_are_forgotten_with_their_data_set() -> None:
-    before = len(vote._embedded)
+    before = len(embedding._kept)
     counts, _ = votes_of([(1, 1, 0)], [(0, 0, 0)], Contribution())
     gc.collect()
     assert counts.tolist() == [1]
-    assert len(vote._embedded) == before
+    assert len(embedding._kept) == before
 
 
 def test_an_embedder_of_the_wrong_shape_gives_every_record_the_default_vote() -> None:
@@ -313,7 +313,7 @@ def test_no_more_than_a_chunk_of_records_is_embedded_at_a_time(monkeypatch: pyte
     records = [(number % 19 - 9, number % 7, number % 3) for number in range(50)]
     counts = []
     for chunk in (8, 1000):
-        monkeypatch.setattr(vote, "CHUNK", chunk)
+        monkeypatch.setattr(embedding, "CHUNK", chunk)
         embedder, (table, labels) = Watched(), tables(records[:9])
         population = Population.of(table, labels, "test")
         vectors = np.stack([np.arange(9), np.arange(9)], axis=1).astype(np.float32)

@@ -18,6 +18,7 @@ import pyarrow.parquet
 import pytest
 
 import pe
+import pe.embedding
 import pe.evolution
 import pe.vote
 from pe.apis.tabular import TabularAPI
@@ -217,14 +218,14 @@ def test_fault_21_exact_votes_and_embeddings_are_in_no_file(
     synthesize: Any, exact: Any, contents: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[np.ndarray] = []
-    rows = pe.vote.embed_rows
+    rows = pe.embedding.embed_rows
 
     def embed(table: pa.Table, embedder: Any) -> np.ndarray:
         vectors = rows(table, embedder)
         embedded.append(vectors)
         return vectors
 
-    monkeypatch.setattr(pe.vote, "embed_rows", embed)
+    monkeypatch.setattr(pe.embedding, "embed_rows", embed)
     made = synthesize(points(500), formats=["csv", "jsonl", "parquet", "hf"])
     assert len(embedded) == 1
     integers = np.rint(embedded[0] * TabularEmbedder(SCHEMA).scale)

@@ -48,8 +48,10 @@ from typing import Any
 
 import pe
 import pe.cli
+import pe.embedding
 import pe.evolution
 import pe.orders
+import pe.poll
 import pe.run
 import pe.session
 import pe.vote
@@ -188,9 +190,9 @@ def plant(point: str, wanted: int) -> None:
     around(TabularAPI, "vary", vary)
     around(Run, "store_population", store_population)
     around(pe.session, "replace_folder", replace_folder)
-    around(pe.vote, "embed_rows", embed_private)
-    around(pe.vote, "_embed_private", read_private)
-    around(pe.vote, "count", count)
+    around(pe.embedding, "embed_rows", embed_private)
+    around(pe.vote, "embedded", read_private)
+    around(pe.poll, "count", count)
 
 
 def quote(_: object, table: Any, *__: object) -> None:

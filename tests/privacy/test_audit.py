@@ -20,13 +20,16 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+import pe.embedding
+import pe.measure
+import pe.poll
 import pe.run
 import pe.vote
 from pe.audit import Finding, audit
 from pe.bounds import Errors, best_errors, epsilon_shown, mu_shown
 from pe.cli import main
 from pe.errors import ConfigError
-from pe.kernels.nearest import nearest
+from pe.kernels.nearest import Search
 from pe.neighbours import UNREADABLE, VARIANTS
 from pe.privacy import Account, Adjacency, Contribution, DiscreteGaussian, Histogram, Votes, discrete_gaussian, gdp
 from pe.privacy.release import release
@@ -130,26 +133,29 @@ def users_are_bounded_label_by_label(patch: pytest.MonkeyPatch) -> None:
     def by_label(groups: NDArray[np.int64], bins: NDArray[np.int64], *rest: Any) -> NDArray[np.int64]:
         return real(groups * 32 + bins, bins, *rest)  # one candidate per label
 
-    patch.setattr(pe.vote, "bounded_sum", by_label)
+    for room in (pe.vote, pe.measure):
+        patch.setattr(room, "bounded_sum", by_label)
 
 
 def users_are_not_bounded(patch: pytest.MonkeyPatch) -> None:
     real = pe.vote.bounded_sum
-    patch.setattr(
-        pe.vote, "bounded_sum", lambda groups, bins, values, size, bound: real(groups, bins, values, size, 2**40)
-    )
+    for room in (pe.vote, pe.measure):
+        patch.setattr(
+            room, "bounded_sum", lambda groups, bins, values, size, bound: real(groups, bins, values, size, 2**40)
+        )
 
 
 def a_vote_counts_twice(patch: pytest.MonkeyPatch) -> None:
-    real = pe.vote.count
-    patch.setattr(pe.vote, "count", lambda ids, bins: 2 * real(ids, bins))
+    real = pe.poll.count
+    patch.setattr(pe.poll, "count", lambda ids, bins: 2 * real(ids, bins))
 
 
 def ties_go_by_the_size_of_the_batch(patch: pytest.MonkeyPatch) -> None:
-    def tied(queries: NDArray[np.int16], candidates: NDArray[np.int16], k: int) -> NDArray[np.int64]:
-        return (nearest(queries, candidates, k) + len(queries)) % len(candidates)
+    class Tied(Search):
+        def __call__(self, queries: NDArray[Any]) -> NDArray[np.int64]:
+            return (super().__call__(queries) + len(queries)) % len(self.candidates)
 
-    patch.setattr(pe.vote, "nearest_candidates", tied)
+    patch.setattr(pe.poll, "Search", Tied)
 
 
 def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
@@ -159,7 +165,7 @@ def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
         except ValueError:
             return np.full((table.num_rows, embedder.dim), np.nan, np.float32)
 
-    patch.setattr(pe.vote, "embed_rows", fragile)
+    patch.setattr(pe.embedding, "embed_rows", fragile)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,241 @@
+"""Who counts the votes changes none of them, be it that workers die in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+import pe.blocks
+import pe.build
+import pe.execution
+from pe.arrays import to_numpy, to_table
+from pe.clusters import DaskExecutor, RayExecutor
+from pe.config import Config
+from pe.errors import ConfigError, PrivateDataError
+from pe.execution import Local, Processes, ShardExecutor
+from pe.population import Population
+from pe.privacy import Adjacency, Contribution
+from pe.private import PrivateDataset
+from pe.schema import Categorical, Numeric, Schema
+from pe.vote import cast_votes, embed_candidates
+
+X = Numeric("x", 0, 999, integer=True)
+SCHEMA = Schema((X, Categorical("label", ("a", "b"))), "label")
+RULES = [Contribution((1.0, 1.0)), Contribution.of((1.0, 0.5), 2.0)]
+
+
+class Points:
+    name, dim, scale, limit = "points", 3, 1.0, 127
+
+    def embed(self, table: pa.Table) -> NDArray[np.float32]:
+        x = to_numpy(table, X).astype(np.float32)
+        return np.stack([x % 50, x // 50, x % 7], axis=1)
+
+
+def private() -> PrivateDataset:
+    rng = np.random.default_rng(5)
+    records = to_table({"x": rng.integers(0, 1000, 600)}, SCHEMA)
+    return PrivateDataset(records, rng.integers(0, 2, 600).astype(np.int32), SCHEMA, rng.integers(0, 90, 600))
+
+
+def votes(data: PrivateDataset, rule: Contribution) -> list[int]:
+    table = to_table({"x": np.arange(0, 1000, 31)}, SCHEMA)
+    population = Population.of(table, np.arange(table.num_rows) % 2, "test")
+    vectors = embed_candidates(table, Points())
+    cast = cast_votes(data, population, vectors, Points(), adjacency=Adjacency.ADD_REMOVE, contribution=rule)
+    return [int(each) for each in cast._count()]
+
+
+EXPECTED = [votes(private(), rule) for rule in RULES]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pe.blocks, "BLOCK", 40)
+
+
+@pytest.fixture
+def counted() -> Iterator[Callable[[ShardExecutor], list[list[int]]]]:
+    """Both votes by an executor, which is closed at the end."""
+    used = []
+
+    def count(executor: ShardExecutor) -> list[list[int]]:
+        used.append(executor)
+        data = private()
+        data.executor = executor
+        return [votes(data, rule) for rule in RULES]
+
+    yield count
+    for executor in used:
+        executor.close()
+
+
+def killed_amid(executor: ShardExecutor, workers: list[int], counted: Any) -> list[list[int]]:
+    """The votes while workers are stopped, given tasks that they never finish, and killed."""
+    found: list[list[list[int]]] = []
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    thread = threading.Thread(target=lambda: found.append(counted(executor)))
+    thread.start()
+    time.sleep(1)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    thread.join(120)
+    assert found, "the vote did not end"
+    return found[0]
+
+
+def test_processes_count_the_same_also_when_one_is_killed_amid_a_vote(counted: Any) -> None:
+    executor = Processes(2)
+    assert counted(executor) == EXPECTED
+    before = [process.pid for process in executor._running]
+    assert killed_amid(executor, before[:1], counted) == EXPECTED
+    after = [process.pid for process in executor._running]
+    assert len(after) == 2
+    assert before[0] not in after
+    executor.close()
+    assert counted(executor) == EXPECTED  # they start again
+
+
+def test_processes_that_keep_dying_are_an_error(counted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.Popen
+
+    def dying(command: list[str], **options: Any) -> Any:
+        return real([sys.executable, "-c", "import os; input(); os._exit(1)"], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", dying)
+    executor = Processes(2)
+    with pytest.raises(PrivateDataError, match=r"^3 worker processes died.*What was charged stays charged\.$"):
+        counted(executor)
+    assert executor._running == []
+
+
+def test_an_error_in_a_worker_comes_back_as_it_is_and_quotes_nothing(
+    counted: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The cache vanishes between the parent's look and the worker's."""
+    run = Processes.run
+
+    def without_shards(self: Processes, job: str, phase: str, tasks: int) -> None:
+        for path in Path(job).parent.parent.glob("embeddings/*/*.npy"):
+            path.unlink()
+        run(self, job, phase, tasks)
+
+    monkeypatch.setattr(Processes, "run", without_shards)
+    with pytest.raises(PrivateDataError, match=r"^the private cache is damaged.*What was charged stays charged\.$"):
+        counted(Processes(1))
+
+
+def test_a_worker_without_a_package_says_which() -> None:
+    root = str(Path(pe.execution.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "pe.worker"],
+        input='["job", "shards", 0, 1]\n',
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": root},
+        check=True,
+    )
+    kind, text = json.loads(done.stdout)
+    assert (kind, done.stderr) == ("PrivateDataError", "")
+    assert text.startswith("a worker lacks the package numpy")
+
+
+def test_an_unguarded_script_may_ask_for_workers(tmp_path: Path, python: Callable[..., Any]) -> None:
+    script = """
+import sys
+import numpy as np, pe
+print("once")
+made = pe.synthesize(
+    {"x": np.arange(300) % 50}, schema=pe.Schema((pe.Numeric("x", 0, 99, integer=True),)), source="s", run=sys.argv[1],
+    epsilon=1.0, delta=1e-5, adjacency="add-remove", method="tab-pe", iterations=1, rows=20, create=True,
+    execution={"workers": 2},
+)
+print(made.certificate["iterations"]["completed"])
+"""
+    done = python(script, tmp_path / "run")
+    assert (done.stdout, done.stderr) == ("once\n1\n", "")
+
+
+def test_dask_counts_the_same_also_when_a_worker_is_killed_amid_a_vote(counted: Any) -> None:
+    executor = DaskExecutor(2)
+    assert counted(executor) == EXPECTED
+    workers = list(executor._client.run(os.getpid).values())
+    assert killed_amid(executor, workers[:1], counted) == EXPECTED
+
+
+def test_ray_counts_the_same_also_when_its_workers_are_killed_amid_a_vote(counted: Any) -> None:
+    executor = RayExecutor(2)
+    assert counted(executor) == EXPECTED
+    named = {path: path.joinpath("cmdline") for path in Path("/proc").iterdir() if path.name.isdigit()}
+    workers = [int(path.name) for path, line in named.items() if line.exists() and b"ray::IDLE" in line.read_bytes()]
+    assert workers
+    assert killed_amid(executor, workers, counted) == EXPECTED
+
+
+def test_a_cluster_that_does_not_answer_is_told(counted: Any) -> None:
+    with pytest.raises(PrivateDataError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1\b.*stays charged"):
+        counted(DaskExecutor(1, "tcp://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(("executor", "module"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_missing_package_is_told_before_anything_is_spent(
+    executor: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"pe-synth\[{executor}\].*Nothing was spent"):
+        pe.build.build_executor(config({"executor": executor}))
+
+
+def config(execution: dict[str, Any]) -> Config:
+    return Config.of(
+        {
+            "private": {"source": "s"},
+            "privacy": {"epsilon": 1.0, "delta": 1e-5, "adjacency": "add-remove"},
+            "api": {"kind": "tabular"},
+            "output": {"run": "run"},
+            "execution": execution,
+        }
+    )
+
+
+def test_the_configuration_names_an_executor() -> None:
+    assert isinstance(pe.build.build_executor(config({})), Local)
+    executor = pe.build.build_executor(config({"workers": 3}))
+    assert isinstance(executor, Processes)
+    assert executor.workers == 3
+    for each in (Local(), executor, DaskExecutor(1)):
+        assert isinstance(each, ShardExecutor)
+
+
+@pytest.mark.parametrize(
+    ("execution", "told"),
+    [
+        ({"executor": "spark"}, "execution.executor"),
+        ({"workers": 0}, "execution.workers"),
+        ({"executor": "local", "workers": 2}, "'local' has no workers"),
+        ({"workers": 2, "address": "tcp://x:1"}, "belongs to executor 'dask' or 'ray'"),
+        ({"threads": 2}, "unknown key"),
+    ],
+)
+def test_a_wrong_configuration_is_told(execution: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{told}.*Nothing was spent"):
+        config(execution)
+
+
+def test_a_task_runner_is_that_of_a_flow() -> None:
+    with pytest.raises(ConfigError, match=r"run it as one. Nothing was spent"):
+        pe.build.build_executor(config({"executor": "prefect"}))
