@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pe.kernels.largest import largest, merged
+
 Integers = NDArray[np.integer[Any]]
 
 TILE_BYTES = 2**22
@@ -24,8 +26,6 @@ WEIGHT_BYTES = 2**25
 
 WIDEST_TILE = 2**14
 """Candidates searched at a time."""
-
-_FEW = 8  # up to so many neighbours, one vectorised pass each beats a partition
 
 
 def exact_type(largest: int) -> np.dtype[np.floating[Any]]:
@@ -61,17 +61,17 @@ class FloatSearch:
         self.widest = max(1, min(WIDEST_TILE, WEIGHT_BYTES // width))
         self.rows = max(16, TILE_BYTES // (dtype.itemsize * min(m, self.widest)))
         self.kept = [self._weights(start) for start in range(0, m, self.widest)] if m * width <= WEIGHT_BYTES else None
-        self.buffer = np.empty(0, dtype)
 
     def __call__(self, queries: Integers, found: NDArray[np.int64]) -> None:
         """Write the candidates nearest to queries (n, d) into ``found``, int64 (n, k)."""
         n, d = queries.shape
         extended = np.ones((min(self.rows, n), d + 1), self.dtype)
+        room = np.empty(len(extended) * min(len(self.candidates), self.widest), self.dtype)
         for start in range(0, n, self.rows):
             stop = min(start + self.rows, n)
             tile = extended[: stop - start]
             tile[:, :-1] = queries[start:stop]
-            found[start:stop] = self._best(tile)
+            found[start:stop] = self._best(tile, room)
 
     def _weights(self, start: int) -> NDArray[Any]:
         """[2 s, -|s|**2] of some candidates: the product with [p, 1] is the score."""
@@ -83,53 +83,16 @@ class FloatSearch:
         vectors *= 2
         return weights
 
-    def _best(self, tile: NDArray[Any]) -> NDArray[np.int64]:
+    def _best(self, tile: NDArray[Any], room: NDArray[Any]) -> NDArray[np.int64]:
         n, m = len(tile), len(self.candidates)
         best_score = np.empty((n, 0), tile.dtype)
         best_index = np.empty((n, 0), np.int64)
         for number, start in enumerate(range(0, m, self.widest)):
             weights = self._weights(start) if self.kept is None else self.kept[number]
-            scores = np.matmul(tile, weights.T, out=self._room(n, len(weights)))
-            index = scores.argmax(axis=1)[:, None] if self.k == 1 else _top(scores, self.k)
+            scores = np.matmul(tile, weights.T, out=room[: n * len(weights)].reshape(n, len(weights)))
+            index = scores.argmax(axis=1)[:, None] if self.k == 1 else largest(scores, self.k)
             if m <= self.widest:
                 return index
-            # Parts come in index order and each is sorted by (score, index): a stable sort keeps the lower index first.
-            best_score = np.concatenate([best_score, np.take_along_axis(scores, index, axis=1)], axis=1)
-            best_index = np.concatenate([best_index, index + start], axis=1)
-            order = np.argsort(-best_score, axis=1, kind="stable")[:, : self.k]
-            best_score, best_index = (np.take_along_axis(each, order, axis=1) for each in (best_score, best_index))
+            score = np.take_along_axis(scores, index, axis=1)
+            best_score, best_index = merged(best_score, best_index, score, index + start, self.k)
         return best_index
-
-    def _room(self, n: int, m: int) -> NDArray[Any]:
-        if self.buffer.size < n * m:
-            self.buffer = np.empty(n * m, self.dtype)
-        return self.buffer[: n * m].reshape(n, m)
-
-
-def _top(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Indices of the k largest scores of each row, largest first, ties to the lower index; at most all of them.
-
-    Leaves the scores as they were.
-    """
-    n, m = scores.shape
-    k = min(k, m)
-    if k <= _FEW:  # one pass per neighbour, each vectorised
-        index, rows = np.empty((n, k), np.int64), np.arange(n)
-        best = np.empty((n, k), scores.dtype)
-        for rank in range(k):
-            index[:, rank] = scores.argmax(axis=1)
-            best[:, rank] = scores[rows, index[:, rank]]
-            scores[rows, index[:, rank]] = -np.inf
-        np.put_along_axis(scores, index, best, axis=1)
-        return index
-    if k == m:
-        return np.argsort(-scores, axis=1, kind="stable")
-    # Every score above the k-th largest is in; ties at the k-th go to the lowest indices.
-    bound = np.partition(scores, m - k, axis=1)[:, m - k, None]
-    inside = scores > bound
-    room = k - inside.sum(axis=1, keepdims=True)
-    tied = scores == bound
-    inside |= tied & (np.cumsum(tied, axis=1) <= room)
-    index = np.nonzero(inside)[1].reshape(-1, k)
-    order = np.argsort(-np.take_along_axis(scores, index, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(index, order, axis=1)

@@ -13,7 +13,7 @@ from pe.arrays import to_table
 from pe.embedders.pixels import PixelEmbedder
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import SchemaError
-from pe.kernels.nearest import route
+from pe.kernels.floating import exact_type, largest_squared_norm
 from pe.kernels.quantise import quantise
 from pe.schema import Categorical, Datetime, Image, Numeric, Schema, boolean
 
@@ -54,7 +54,7 @@ def test_no_table_leaves_the_single_precision_route() -> None:
         corners = api.vary(api.random(200, 0, np.random.default_rng(1)), 1.0, np.random.default_rng(2)).records
         for table in (records, corners):
             integers, _ = quantise(np.sign(embedder.embed(table)), embedder.scale * 0.5, embedder.limit)
-            assert route(integers[:, : len(columns)], integers[:, : len(columns)]) == "float32"
+            assert exact_type(largest_squared_norm(integers[:, : len(columns)])) == np.float32
 
 
 def test_pixels_enter_the_vote_unrounded() -> None:
@@ -139,4 +139,4 @@ def test_every_type_is_embedded_row_by_row_within_the_bound() -> None:
             integers, finite = quantise(vectors, embedder.scale, 32767)
             assert finite.all()
             assert np.abs(integers).max() <= embedder.limit
-            assert route(integers, integers) == "float32"
+            assert exact_type(largest_squared_norm(integers)) == np.float32

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import pe.kernels.floating
-from pe.kernels.nearest import Search, nearest, route
+from pe.kernels.nearest import Search, nearest
 
 Rows = NDArray[np.int16]
 LARGEST = 2**15 - 1
@@ -80,8 +80,9 @@ def test_a_longer_vector_elsewhere_changes_the_route_and_nothing_else(problem: t
     queries, candidates, k = problem
     long = np.full((1, queries.shape[1]), LARGEST, np.int16)
     stretched = np.concatenate([queries, long])
-    assert route(stretched, candidates) == "float64"
-    np.testing.assert_array_equal(nearest(stretched, candidates, k)[:-1], nearest(queries, candidates, k))
+    search = Search(candidates, k)
+    np.testing.assert_array_equal(search(stretched)[:-1], nearest(queries, candidates, k))
+    assert search.route == "float64"
 
 
 @pytest.mark.parametrize(("value", "d"), [(LARGEST, 768), (-LARGEST, 768), (127, 346), (128, 784)])
@@ -95,7 +96,9 @@ def test_extreme_values_stay_exact(value: int, d: int) -> None:
     candidates[2, 1] += step
     candidates[3, :2] += step
     np.testing.assert_array_equal(nearest(queries, candidates, 4), [[1, 2, 3, 0]] * 3)
-    assert route(queries[:, :346], candidates[:, :346]) == ("float32" if value == 127 else "float64")
+    search = Search(candidates[:, :346])
+    search(queries[:, :346])
+    assert search.route == ("float32" if value == 127 else "float64")
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint8])
@@ -168,7 +171,6 @@ def test_the_route_follows_the_longest_row(squared_norm: int, expected: str, swa
         rest -= root[-1] ** 2
     assert rest == 0
     rows = [np.array([root], np.int32), np.ones((1, 8), np.int32)][:: -1 if swap else 1]
-    assert route(*rows) == expected
     search = Search(rows[1])
     assert search.route == ""
     search(rows[0])
