@@ -27,6 +27,7 @@ APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
+    "ngram": "pe.apis.ngram:NGramAPI",
 }
 DEFAULT_ROWS = 1000
 

@@ -58,12 +58,13 @@ class Blueprint:
             )
         own = config.private.path
         for section in config.api:
-            path = (section.model_extra or {}).get("path")
-            if own and isinstance(path, str) and place_of(path) == place_of(own):
-                raise ConfigError(
-                    f"api '{section.kind}' is given {path}, the private data themselves: an API may only know what is "
-                    "public. Nothing was spent."
-                )
+            given = [(section.model_extra or {}).get(key) for key in ("path", "corpus")]
+            for path in [path for each in given for path in (each if isinstance(each, list) else [each])]:
+                if own and isinstance(path, str | Path) and place_of(path) == place_of(own):
+                    raise ConfigError(
+                        f"api '{section.kind}' is given {path}, the private data themselves: an API may only know what "
+                        "is public. Nothing was spent."
+                    )
         schema = schema.with_label(config.private.label or schema.label)
         formats = config.output.formats or default_formats(schema)
         check_formats(formats, schema)
