@@ -291,7 +291,7 @@ def test_a_run_moves_towards_the_private_texts_and_says_what_was_public(
         "schema": schema,
         "source": "s",
         "embedder": "planted_letters:Letters",
-        "method": "aug-pe",
+        "method": "tab-pe",
         "iterations": 6,
         "rows": 40,
         "epsilon": 20.0,
