@@ -221,8 +221,9 @@ class Config(_Section):
 
         data = self.resolved()
         data["output"]["run"] = absolute(self.output.run)
-        for section in [data["private"], *data["api"]]:
-            for key in ("path", "schema"):
+        prompts = [api["prompts"] for api in data["api"] if isinstance(api.get("prompts"), dict)]
+        for section in [data["private"], *data["api"], *prompts]:
+            for key in ("path", "schema", "templates", "demos"):
                 if isinstance(section.get(key), str):
                     section[key] = absolute(section[key])
         return Config.model_validate(data)
