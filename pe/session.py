@@ -36,7 +36,6 @@ from pe.protocols import API, Embedder
 from pe.run import Run
 from pe.schema import Schema
 
-
 PATH_MAX = 4096
 
 
