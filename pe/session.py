@@ -36,6 +36,8 @@ from pe.protocols import API, Embedder
 from pe.run import Run
 from pe.schema import Schema
 
+PATH_MAX = 4096
+
 
 @dataclass
 class Blueprint:
@@ -332,9 +334,10 @@ def _account(blueprint: Blueprint, book: Ledger, run: Run, create: bool) -> Acco
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Every text among settings, however deep."""
+    """Every text among settings that may be a path, however deep."""
     if isinstance(value, str):
-        yield value
+        if len(value) < PATH_MAX and "\0" not in value:
+            yield value
     elif isinstance(value, (Mapping, list)):
         for each in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(each)
