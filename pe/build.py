@@ -8,7 +8,10 @@ import os
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from operator import attrgetter
 from typing import Any
+
+from pydantic import ValidationError
 
 from pe.clusters import DaskExecutor, RayExecutor
 from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
@@ -21,12 +24,14 @@ from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
 from pe.protocols import API, Embedder
 from pe.schema import Categorical, Numeric, Schema
-from pe.start import records_needed, resolution
+from pe.start import Start, records_needed, resolution
 
 APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
+    "ngram": "pe.apis.ngram:NGramAPI",
+    "mixture": "pe.apis.mixture:MixtureAPI.of",
 }
 DEFAULT_ROWS = 1000
 
@@ -45,11 +50,37 @@ _EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text"}
 
 def build_apis(config: Config, schema: Schema) -> list[API]:
     """One API per ``[[api]]`` section."""
-    apis = [_construct(section, APIS, "api", schema) for section in config.api]
-    for section, api in zip(config.api, apis, strict=True):
-        if not isinstance(api, API):
-            raise ConfigError(f"api '{section.kind}' has no name, random and vary. Nothing was spent.")
-    return apis
+    return [_api(section, schema) for section in config.api]
+
+
+def _api(section: ApiConfig, schema: Schema) -> API:
+    """The API of a section, or of a ``[[api.members]]`` section."""
+    made = _mixture(section, schema) if section.kind == "mixture" else _construct(section, APIS, "api", schema)
+    if not isinstance(made, API):
+        raise ConfigError(f"api '{section.kind}' has no name, random and vary. Nothing was spent.")
+    return made
+
+
+def _mixture(section: ApiConfig, schema: Schema) -> API:
+    """A mixture of the APIs in ``members``: each a section of its own, with a relative ``share`` (1)."""
+    keys = dict(section.model_extra or {})
+    members, shares = [], []
+    for number, each in enumerate(keys.pop("members", None) or [], start=1):
+        try:
+            member = ApiConfig.model_validate(each)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            where = ".".join(map(str, first["loc"])) or "a table"
+            raise ConfigError(f"api.members, {number}: {where}: {first['msg']}. Nothing was spent.") from None
+        own = dict(member.model_extra or {})
+        share = own.pop("share", 1.0)
+        if isinstance(share, bool) or not isinstance(share, int | float) or member.rounds is not None:
+            wrong = "share: expected a number" if member.rounds is None else "rounds belong to the mixture"
+            raise ConfigError(f"api.members, {number} ('{member.kind}'): {wrong}. Nothing was spent.")
+        members.append(_api(ApiConfig(kind=member.kind, **own), schema))
+        shares.append(float(share))
+    made: API = _construct(ApiConfig(kind=section.kind, **keys), APIS, "api", members, shares)
+    return made
 
 
 def build_embedder(config: Config, schema: Schema) -> Embedder:
@@ -87,63 +118,23 @@ def build_plan(config: Config, schema: Schema) -> Plan:
     if evolution.vote_weights is not None and evolution.nearest is not None:
         raise ConfigError("evolution.vote_weights replaces evolution.nearest: set one of them. Nothing was spent.")
     method = evolution.method or default_method(schema, votes=_asks_for_votes(config))
-    population, rounds = settings(method, rows, len(schema.labels), evolution.iterations)
-    count, kernel = len(rounds), _kernel(config, method)
-    if not rounds and (given := sorted(_of_rounds(config))):
-        raise ConfigError(
-            f"method '{method}' has no rounds, and takes no evolution.{given[0]}: leave it out"
-            f"{'; output.rows says how many records are made' if given[0] == 'population' else ''}. Nothing was spent."
-        )
-    for key in ("parents", "selection", "threshold", "variations", "keep", "degree", "lookahead", "nearest"):
-        value = getattr(evolution, key)
-        if value is not None:
-            for each, chosen in zip(rounds, _spread(key, value, count), strict=True):
-                each[key] = chosen
-    for each, index in zip(rounds, _stages(config, count), strict=True):
-        each["api"] = index
-    weights = _budget_weights(config, [each.pop("budget_weight", 1.0) for each in rounds])
-    budget = config.privacy.budget()
-    begin, begin_share = start(method, _targets(config, schema))
-    if begin is None and evolution.targets:
-        raise ConfigError(
-            f"evolution.targets belongs to method 'cross-tables', '{method}' votes for whole records. Leave it out. "
-            "Nothing was spent."
-        )
-    if begin is not None:
-        if (other := schema.image or schema.text) is not None:
-            raise ConfigError(f"method '{method}' makes tables, not {other.kind}s. Nothing was spent.")
-        resolution(budget, begin_share, config.privacy.user_norm)  # refuses a budget too small for its finest counts
-    norm = config.privacy.user_norm if budget.unit is Unit.USER else None
-    nearest = [each.pop("nearest", 1) for each in rounds]
-    votes = [tuple(evolution.vote_weights or (1.0,) * k) for k in nearest]
-    contributions = [Contribution.of(each, norm) for each in votes]
-    records_needed(budget, config.privacy.user_norm, config.privacy.at_least)  # refuses what can tell nothing
+    kernel = _kernel(config, method)
+    population, rounds = _rounds(config, method, rows, len(schema.labels))
+    begin, begin_share = _start(config, schema, method)
+    records_needed(config.privacy.budget(), config.privacy.user_norm, config.privacy.at_least)
     shares, label_share = _label_shares(config, schema)
     if begin is not None:
         label_share = 0.0
     elif kernel is not None:  # whose means are sums over the records of each label
         label_share = max(label_share, COUNT_SHARE)
+    if (begin is not None or kernel is not None) and config.privacy.label_shares == "uniform":
+        shares = (1 / len(schema.labels),) * len(schema.labels)
     rest = 1 - begin_share - label_share
     if kernel is not None:
         rest, kernel = rest * (1 - kernel.share), replace(kernel, share=rest * kernel.share)
-        kernel = kernel.affordable(budget, config.privacy.user_norm)
-    if (begin is not None or kernel is not None) and config.privacy.label_shares == "uniform":
-        shares = (1 / len(schema.labels),) * len(schema.labels)
-    labels: tuple[Fraction | None, Contribution] = (None, Contribution())
-    scales: list[tuple[Fraction | None, Contribution]] = [(None, each) for each in contributions]
-    asked = [] if label_share == 0 else [(label_share, Contribution.of(norm=norm))]
-    if rest > 0:
-        asked += [(rest / sum(weights) * weight, each) for weight, each in zip(weights, contributions, strict=True)]
-    if asked:
-        left = 1 - Fraction(begin_share) - Fraction(0 if kernel is None else kernel.share)
-        found = noise_scales(budget, [weight for weight, _ in asked], [each for _, each in asked], left)
-        if label_share:
-            labels = found.pop(0)
-        scales[: len(found)] = found
-    for each, (sigma, contribution) in zip(rounds, scales, strict=True):
-        relative = each.pop("noise_threshold", 0.0)
-        each |= {"sigma": sigma, "contribution": contribution}
-        each.setdefault("threshold", relative * float(sigma or 0))
+        kernel = kernel.affordable(config.privacy.budget(), config.privacy.user_norm)
+    left = 1 - Fraction(begin_share) - Fraction(0 if kernel is None else kernel.share)
+    labels = _add_noise(config, rounds, rest, label_share, left)
     plan = Plan(
         evolution.population or population or config.output.rows or 0,
         tuple(Round(**each) for each in rounds),
@@ -161,6 +152,73 @@ def build_plan(config: Config, schema: Schema) -> Plan:
             "evolution.parents. Nothing was spent."
         )
     return plan
+
+
+def _rounds(config: Config, method: str, rows: int, labels: int) -> tuple[int, list[dict[str, Any]]]:
+    """Size of the first population, and each round's settings as in ``pe.methods``, the user's in their place.
+
+    ``budget_weight`` and ``nearest`` are set in each, for ``_add_noise``.
+    """
+    evolution = config.evolution
+    population, rounds = settings(method, rows, labels, evolution.iterations)
+    if not rounds and (given := sorted(_of_rounds(config))):
+        raise ConfigError(
+            f"method '{method}' has no rounds, and takes no evolution.{given[0]}: leave it out"
+            f"{'; output.rows says how many records are made' if given[0] == 'population' else ''}. Nothing was spent."
+        )
+    for key in ("parents", "selection", "threshold", "variations", "keep", "degree", "lookahead", "nearest"):
+        value = getattr(evolution, key)
+        if value is not None:
+            for each, chosen in zip(rounds, _spread(key, value, len(rounds)), strict=True):
+                each[key] = chosen
+    weights = _budget_weights(config, [each.get("budget_weight", 1.0) for each in rounds])
+    for each, index, weight in zip(rounds, _stages(config, len(rounds)), weights, strict=True):
+        each |= {"api": index, "budget_weight": weight, "nearest": each.get("nearest", 1)}
+    return population, rounds
+
+
+def _start(config: Config, schema: Schema, method: str) -> tuple[Start | None, float]:
+    """What makes the first population, and its share of the budget; refuses what it cannot make, or too small a one."""
+    begin, share = start(method, _targets(config, schema))
+    if begin is None and config.evolution.targets:
+        raise ConfigError(
+            f"evolution.targets belongs to method 'cross-tables', '{method}' votes for whole records. Leave it out. "
+            "Nothing was spent."
+        )
+    if begin is not None:
+        if (other := schema.image or schema.text) is not None:
+            raise ConfigError(f"method '{method}' makes tables, not {other.kind}s. Nothing was spent.")
+        resolution(config.privacy.budget(), share, config.privacy.user_norm)  # raises if too small for fine counts
+    return begin, share
+
+
+def _add_noise(
+    config: Config, rounds: list[dict[str, Any]], rest: float, label_share: float, left: Fraction
+) -> tuple[Fraction | None, Contribution]:
+    """Set the noise of every round, which share ``rest`` of the budget by weight; returns that of the label counts.
+
+    ``rest`` and ``label_share`` together are ``left``, up to rounding. Without a share, no noise: nothing is released.
+    """
+    budget, weighted = config.privacy.budget(), config.evolution.vote_weights
+    norm = config.privacy.user_norm if budget.unit is Unit.USER else None
+    weights = [each.pop("budget_weight") for each in rounds]
+    nearest = [each.pop("nearest") for each in rounds]
+    votes = [Contribution.of(tuple(weighted or (1.0,) * k), norm) for k in nearest]
+    scales: list[tuple[Fraction | None, Contribution]] = [(None, each) for each in votes]
+    labels: tuple[Fraction | None, Contribution] = (None, Contribution())
+    asked = [] if label_share == 0 else [(label_share, Contribution.of(norm=norm))]
+    if rest > 0:
+        asked += [(rest / sum(weights) * weight, each) for weight, each in zip(weights, votes, strict=True)]
+    if asked:
+        found = noise_scales(budget, [weight for weight, _ in asked], [each for _, each in asked], left)
+        if label_share:
+            labels = found.pop(0)
+        scales[: len(found)] = found
+    for each, (sigma, contribution) in zip(rounds, scales, strict=True):
+        relative = each.pop("noise_threshold", 0.0)
+        each |= {"sigma": sigma, "contribution": contribution}
+        each.setdefault("threshold", relative * float(sigma or 0))
+    return labels
 
 
 def _kernel(config: Config, method: str) -> Kernel | None:
@@ -242,23 +300,23 @@ def _spread(key: str, value: Any, count: int) -> list[Any]:
     return value
 
 
-def _construct(section: ApiConfig | EmbedderConfig, known: dict[str, str], what: str, schema: Schema) -> Any:
+def _construct(section: ApiConfig | EmbedderConfig, known: dict[str, str], what: str, *given: object) -> Any:
     module, _, name = known.get(section.kind, section.kind).partition(":")
     if not name:
         kinds = ", ".join([*known, "'package.module:Class'"])
         raise ConfigError(f"{what}.kind: expected one of {kinds}, got '{section.kind}'. Nothing was spent.")
     try:
-        maker = getattr(_import(module), name)
+        maker = attrgetter(name)(_import(module))
     except (ImportError, AttributeError) as error:
         extra = _EXTRAS.get(section.kind, "text")
         hint = f" It needs an extra: pip install 'pe-synth[{extra}]'." if section.kind in known else ""
         raise ConfigError(f"{what} '{section.kind}' cannot be imported: {error}.{hint} Nothing was spent.") from None
     keys = section.model_extra or {}
     try:
-        inspect.signature(maker).bind(schema, **keys)
+        inspect.signature(maker).bind(*given, **keys)
     except TypeError as error:
         raise ConfigError(f"{what} '{section.kind}': {error}. Nothing was spent.") from None
-    return maker(schema, **keys)
+    return maker(*given, **keys)
 
 
 def _import(module: str) -> Any:

@@ -156,7 +156,8 @@ class _Store:
         return hmac.compare_digest(expected, self._sum(shard.name, vectors, finite))
 
     def _sum(self, name: str, *arrays: NDArray[Any]) -> bytes:
-        digest = sha256(name.encode())
+        """Of whose it is, of which embedder, and every entry: so a folder that was copied is not taken for ours."""
+        digest = sha256(json.dumps([name, self.about], sort_keys=True).encode())
         for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
         return self.cache.name("sum", digest.digest()).encode()

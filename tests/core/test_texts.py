@@ -1,16 +1,14 @@
-"""What a schema of texts means to a configuration, and samples of it."""
+"""What a schema of texts means to a configuration."""
 
 from __future__ import annotations
 
 import pytest
 
-from pe.arrays import violations
 from pe.build import build_embedder, build_plan
 from pe.config import Config
 from pe.embedders.sentence import SentenceEmbedder
 from pe.errors import ConfigError, SchemaError
 from pe.schema import Categorical, Numeric, Schema, Text
-from pe.texts import text_population
 
 SCHEMA = Schema((Text("text", 12), Categorical("stars", ("1", "5"))), "stars")
 
@@ -43,15 +41,6 @@ def test_private_texts_are_embedded_on_this_machine() -> None:
 def test_cross_tables_are_no_texts() -> None:
     with pytest.raises(ConfigError, match="makes tables, not texts"):
         build_plan(config(evolution={"method": "cross-tables"}), SCHEMA)
-
-
-def test_samples_keep_the_schema_whatever_a_model_says() -> None:
-    column = SCHEMA.text
-    assert column is not None
-    made = text_population(["short", "far longer than twelve", "half a \ud83d pair", ""], 1, "test", column)
-    assert not list(violations(made.records, SCHEMA))
-    assert made.records["text"].to_pylist() == ["short", "far longer t", "half a  pai", ""]
-    assert made.labels.tolist() == [1] * 4
 
 
 def test_other_features_beside_a_text_are_refused_before_anything_is_read() -> None:

@@ -72,15 +72,20 @@ class Ended:
 
 @dataclass
 class People:
-    """A folder with ``private.csv``, ``schema.toml`` and, after a run, a ledger and ``run``."""
+    """A folder with ``private.csv``, ``schema.toml`` and, after a run, a ledger and ``run``.
+
+    small  stream the data in blocks of so many records, instead of keeping them in memory.
+    """
 
     folder: Path
     send: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
     settings: dict[str, Any] = field(default_factory=dict)
+    small: int | None = None
 
     def job(self, point: str | None = None, iteration: int = 0, **settings: Any) -> dict[str, Any]:
         keys = {name: os.environ[name] for name in os.environ if name.startswith(("PE_", "XDG_"))}
         job = {"folder": str(self.folder), "environment": keys, "settings": self.settings | settings}
+        job["small"] = self.small
         return job | ({"fault": [point, iteration]} if point else {})
 
     def work(self, point: str | None = None, iteration: int = 0, **settings: Any) -> Ended:

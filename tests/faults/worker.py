@@ -8,6 +8,7 @@ The answer is a JSON list of {"code", "out", "err"}. A job holds
     settings     keyword arguments of pe.synthesize, or
     command      arguments of the pe command
     fault        a point below and an iteration, or nothing
+    small        data are streamed, in blocks of so many records; embedded.txt gets a line for each that is embedded
 
 Points where the process dies by SIGKILL, in the order in which an iteration passes them:
 
@@ -22,6 +23,14 @@ Points where the process dies by SIGKILL, in the order in which an iteration pas
     population  before the population is stored
     release     before the release folder is put in place (the iteration is ignored)
     kernel-drawn, kernel-stored   before and after the kernel mean is stored (the iteration is ignored)
+
+and in a vote over stored shards, whose number in this process takes the iteration's place:
+
+    shard        the shard is whole, the next one is not begun
+    shard-half   all of it is stored but its vectors
+    shard-draft  its vectors' draft is written, not yet under its name
+    data-set     all shards are stored, not yet in order (the number is ignored)
+    part         so many shards are counted, the others are not
 
 Faults that the process survives:
 
@@ -47,13 +56,18 @@ from pathlib import Path
 from typing import Any
 
 import pe
+import pe.blocks
 import pe.cli
 import pe.embedding
 import pe.evolution
 import pe.orders
 import pe.poll
+import pe.private
 import pe.run
+import pe.scan
 import pe.session
+import pe.shards
+import pe.spill
 import pe.vote
 from pe.apis.tabular import TabularAPI
 from pe.embedders.pixels import PixelEmbedder
@@ -195,6 +209,56 @@ def plant(point: str, wanted: int) -> None:
     around(pe.poll, "count", count)
 
 
+def plant_in_shards(point: str, wanted: int) -> None:
+    now = {"shards": 0, "parts": 0}
+
+    def dying_after(name: str, original: Any, count: str, *given: Any) -> Any:
+        done = original(*given)
+        if point == name and now[count] == wanted:
+            die()
+        return done
+
+    def embed(original: Any, *given: Any) -> Any:
+        now["shards"] += 1
+        return dying_after("shard", original, "shards", *given)
+
+    def save(original: Any, path: Path, array: Any) -> Any:
+        if path.name.endswith(".finite.npy"):
+            return dying_after("shard-half", original, "shards", path, array)
+        return original(path, array)
+
+    def rename(original: Any, draft: Any, path: Any) -> Any:
+        place = Path(path)
+        vectors = place.suffix == ".npy" and place.parent.parent.name == "embeddings" and place.name.count(".") == 1
+        if (point == "shard-draft" and vectors and now["shards"] == wanted) or (
+            point == "data-set" and place.parent.name == "datasets"
+        ):
+            die()
+        return original(draft, path)
+
+    def leave(original: Any, path: Path, array: Any) -> Any:
+        now["parts"] += path.parent.parent.name == "votes"
+        return dying_after("part", original, "parts", path, array)
+
+    around(pe.shards._Store, "_embed", embed)
+    around(pe.shards, "save", save)
+    around(os, "replace", rename)
+    around(os, "rename", rename)
+    around(pe.scan, "leave", leave)
+    around(pe.spill, "leave", leave)
+
+
+def stream(rows: int) -> None:
+    pe.private.IN_MEMORY, pe.blocks.BLOCK, pe.spill.ENTRIES = 0, rows, 4 * rows
+
+    def embed(original: Any, *given: Any) -> Any:
+        with Path("embedded.txt").open("a") as file:
+            file.write("a shard\n")
+        return original(*given)
+
+    around(pe.shards._Store, "_embed", embed)
+
+
 def quote(_: object, table: Any, *__: object) -> None:
     """Fail as badly as an embedder can: with the records in the exception, and in its cause."""
     records = table.to_pylist()
@@ -208,8 +272,11 @@ def perform(job: dict[str, Any]) -> int:
     os.environ.update(job["environment"])
     os.chdir(job["folder"])
     logging.basicConfig(level=logging.DEBUG)
+    if job.get("small"):
+        stream(job["small"])
     if job.get("fault"):
         plant(*job["fault"])
+        plant_in_shards(*job["fault"])
     if "command" in job:
         pe.cli.main(job["command"])
         return 0
