@@ -74,8 +74,8 @@ class Search:
     The answer for a query depends on that query and the candidates alone. Memory beyond the answers stays under 64 MB
     for any number of queries and candidates; what a CUDA device needs on the host is two pinned buffers of 16 MB. A
     device that is full is given fewer rows at a time, and one that is full even so, or fails, is given up for the CPU,
-    with a RuntimeWarning. Raises ValueError for shapes that do not fit, for floats, for vectors too long for exact arithmetic
-    (3 |q|**2 >= 2**53), and where the route or device asked for is not exact or not to be had.
+    with a RuntimeWarning. Raises ValueError for shapes that do not fit, for floats, for vectors too long for exact
+    arithmetic (3 |q|**2 >= 2**53), and where the route or device asked for is not exact or not to be had.
     """
 
     def __init__(
