@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import pe.blocks
 import pe.build
 import pe.execution
+import pe.scan
 from pe.arrays import to_numpy, to_table
 from pe.clusters import DaskExecutor, RayExecutor
 from pe.config import Config
@@ -80,7 +81,8 @@ def counted() -> Iterator[Callable[[ShardExecutor], list[list[int]]]]:
 
     yield count
     for executor in used:
-        executor.close()
+        if not isinstance(executor, DaskExecutor | RayExecutor):  # which serve all tests
+            executor.close()
 
 
 def killed_amid(executor: ShardExecutor, workers: list[int], counted: Any) -> list[list[int]]:
@@ -90,7 +92,7 @@ def killed_amid(executor: ShardExecutor, workers: list[int], counted: Any) -> li
         os.kill(worker, signal.SIGSTOP)
     thread = threading.Thread(target=lambda: found.append(counted(executor)))
     thread.start()
-    time.sleep(1)
+    time.sleep(0.5)
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
     thread.join(120)
@@ -170,24 +172,111 @@ print(made.certificate["iterations"]["completed"])
     assert (done.stdout, done.stderr) == ("once\n1\n", "")
 
 
-def test_dask_counts_the_same_also_when_a_worker_is_killed_amid_a_vote(counted: Any) -> None:
+@pytest.fixture(scope="module")
+def dask() -> Iterator[DaskExecutor]:
+    """A local cluster for all tests."""
     executor = DaskExecutor(2)
-    assert counted(executor) == EXPECTED
-    workers = list(executor._client.run(os.getpid).values())
-    assert killed_amid(executor, workers[:1], counted) == EXPECTED
+    yield executor
+    executor.close()
 
 
-def test_ray_counts_the_same_also_when_its_workers_are_killed_amid_a_vote(counted: Any) -> None:
+@pytest.fixture(scope="module")
+def ray() -> Iterator[RayExecutor]:
     executor = RayExecutor(2)
-    assert counted(executor) == EXPECTED
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
+    """Every partial sum that a vote of this test added up, in bytes and as text."""
+    seen: set[bytes] = set()
+
+    def loading(*given: Any) -> Any:
+        array = load(*given)
+        seen.update({array.tobytes(), str(array.tolist()).encode()} if array.any() else {b"0" * 99})
+        return array
+
+    load = pe.scan.load
+    monkeypatch.setattr(pe.scan, "load", loading)
+    return seen
+
+
+def assert_none_of(parts: set[bytes], *places: Path) -> None:
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert files
+    assert len(parts) > 8
+    for path in files:
+        content = path.read_bytes()
+        assert not any(part in content for part in parts), path
+
+
+def test_dask_counts_the_same_also_when_a_worker_is_killed_amid_a_vote(
+    dask: DaskExecutor, counted: Any, parts: set[bytes]
+) -> None:
+    assert counted(dask) == EXPECTED
+    workers = list(dask._client.run(os.getpid).values())
+    assert killed_amid(dask, workers[:1], counted) == EXPECTED
+    scratch = {Path(each["local_directory"]).parent for each in dask._client.scheduler_info()["workers"].values()}
+    assert_none_of(parts, *scratch)
+
+
+def test_ray_counts_the_same_also_when_its_workers_are_killed_amid_a_vote(
+    ray: RayExecutor, counted: Any, parts: set[bytes]
+) -> None:
+    assert counted(ray) == EXPECTED
     named = {path: path.joinpath("cmdline") for path in Path("/proc").iterdir() if path.name.isdigit()}
     workers = [int(path.name) for path, line in named.items() if line.exists() and b"ray::IDLE" in line.read_bytes()]
     assert workers
-    assert killed_amid(executor, workers, counted) == EXPECTED
+    assert killed_amid(ray, workers, counted) == EXPECTED
+    assert_none_of(parts, Path(ray._ray._private.worker._global_node.get_session_dir_path()))
+
+
+def lacking() -> Callable[[bool], None]:
+    """Hides the package from a worker, or shows it again; within a function, so that it travels by value."""
+
+    def hide(hidden: bool) -> None:
+        import sys
+        import time
+
+        if hidden:
+            sys.modules["pe.scan"] = None  # type: ignore[assignment]
+        else:
+            del sys.modules["pe.scan"]
+        time.sleep(0.5)  # so that no worker takes two of them
+
+    return hide
+
+
+LACKS = r"^a worker lacks the package pe\.scan: it needs what this process has\. What was charged stays charged\.$"
+
+
+def test_a_dask_worker_without_the_package_is_told(dask: DaskExecutor, counted: Any) -> None:
+    counted(dask)
+    dask._client.run(lacking(), True)
+    with pytest.raises(PrivateDataError, match=LACKS):
+        counted(dask)
+    dask._client.run(lacking(), False)
+    assert counted(dask) == EXPECTED
+
+
+def test_a_ray_worker_without_the_package_is_told(ray: RayExecutor, counted: Any) -> None:
+    counted(ray)
+    hide = ray._ray.remote(num_cpus=1)(lacking())
+    ray._ray.get([hide.remote(True) for _ in range(2)])
+    with pytest.raises(PrivateDataError, match=LACKS):
+        counted(ray)
+    ray._ray.get([hide.remote(False) for _ in range(2)])
+    assert counted(ray) == EXPECTED
 
 
 def test_a_cluster_that_does_not_answer_is_told(counted: Any) -> None:
-    with pytest.raises(PrivateDataError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1\b.*stays charged"):
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(PrivateDataError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1\b.*stays charged"),
+    ):
         counted(DaskExecutor(1, "tcp://127.0.0.1:1"))
 
 
