@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
@@ -36,6 +36,8 @@ from pe.protocols import API, Embedder
 from pe.run import Run
 from pe.schema import Schema
 
+PATH_MAX = 4096
+
 
 @dataclass
 class Blueprint:
@@ -58,10 +60,9 @@ class Blueprint:
             )
         own = config.private.path
         for section in config.api:
-            path = (section.model_extra or {}).get("path")
-            if own and isinstance(path, str) and place_of(path) == place_of(own):
+            if own and place_of(own) in map(place_of, _texts(section.model_extra)):
                 raise ConfigError(
-                    f"api '{section.kind}' is given {path}, the private data themselves: an API may only know what is "
+                    f"api '{section.kind}' is given {own}, the private data themselves: an API may only know what is "
                     "public. Nothing was spent."
                 )
         schema = schema.with_label(config.private.label or schema.label)
@@ -330,6 +331,16 @@ def _account(blueprint: Blueprint, book: Ledger, run: Run, create: bool) -> Acco
     _check_affordable(blueprint.plan, account)
     book.declare(source, blueprint.schema.with_label(None).fingerprint())
     return account
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text among settings that may be a path, however deep."""
+    if isinstance(value, str):
+        if len(value) < PATH_MAX and "\0" not in value:
+            yield value
+    elif isinstance(value, (Mapping, list)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
 
 
 def _simulated(blueprint: Blueprint) -> SimulatedAccount:

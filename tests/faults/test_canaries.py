@@ -385,7 +385,8 @@ def test_fault_20_an_api_is_given_nothing_private_and_a_run_opens_no_connection(
 
 def test_fault_20_the_private_data_cannot_be_handed_to_an_api_as_public_ones(people: Any) -> None:
     """By mistake: the nearest API would release them record by record."""
-    api = {"kind": "nearest", "path": str(people.folder / ".." / people.folder.name / "private.csv")}
-    with pytest.raises(ConfigError, match=r"the private data themselves.*Nothing was spent"):
-        pe.synthesize(**people.settings | {"api": api})
+    path = str(people.folder / ".." / people.folder.name / "private.csv")
+    for api in ({"kind": "nearest", "path": path}, {"kind": "any", "prompts": {"demos": [path]}}):
+        with pytest.raises(ConfigError, match=r"the private data themselves.*Nothing was spent"):
+            pe.synthesize(**people.settings | {"api": api})
     assert not (people.folder / "ledger.sqlite3").exists()
