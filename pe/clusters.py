@@ -75,7 +75,10 @@ class DaskExecutor:
         place: Any = self.address
         if place is None:
             self._cluster = place = self._distributed.LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, dashboard_address=None
+                n_workers=self.workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # a fixed port may be another run's
+                scheduler_kwargs={"dashboard": False},
             )
         try:
             self._client = self._distributed.Client(place, set_as_default=False)
