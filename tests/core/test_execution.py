@@ -82,8 +82,7 @@ def counted() -> Iterator[Callable[[ShardExecutor], list[list[int]]]]:
 
     yield count
     for executor in used:
-        if not isinstance(executor, DaskExecutor | RayExecutor):  # which serve all tests
-            executor.close()
+        executor.close()
 
 
 def killed_amid(executor: ShardExecutor, workers: list[int], counted: Any) -> list[list[int]]:
@@ -173,21 +172,6 @@ print(made.certificate["iterations"]["completed"])
     assert (done.stdout, done.stderr) == ("once\n1\n", "")
 
 
-@pytest.fixture(scope="module")
-def dask() -> Iterator[DaskExecutor]:
-    """A local cluster for all tests."""
-    executor = DaskExecutor(2)
-    yield executor
-    executor.close()
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[RayExecutor]:
-    executor = RayExecutor(2)
-    yield executor
-    executor.close()
-
-
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
     """Every partial sum that a vote of this test added up, in bytes and as text."""
@@ -212,39 +196,24 @@ def assert_none_of(parts: set[bytes], *places: Path) -> None:
         assert not any(part in content for part in parts), path
 
 
-def test_dask_counts_the_same_also_when_a_worker_is_killed_amid_a_vote(
-    dask: DaskExecutor, counted: Any, parts: set[bytes]
-) -> None:
-    assert counted(dask) == EXPECTED
-    workers = list(dask._client.run(os.getpid).values())
-    assert killed_amid(dask, workers[:1], counted) == EXPECTED
-    scratch = {Path(each["local_directory"]).parent for each in dask._client.scheduler_info()["workers"].values()}
-    assert_none_of(parts, *scratch)
+def hiding() -> Callable[[bool, str, int], None]:
+    """Hides the package from so many workers at once, or shows it again; made here, so that it travels by value."""
 
-
-def test_ray_counts_the_same_also_when_its_workers_are_killed_amid_a_vote(
-    ray: RayExecutor, counted: Any, parts: set[bytes]
-) -> None:
-    assert counted(ray) == EXPECTED
-    ours = psutil.Process().children(recursive=True)
-    workers = [process.pid for process in ours if any(part.startswith("ray::IDLE") for part in process.cmdline())]
-    assert workers
-    assert killed_amid(ray, workers, counted) == EXPECTED
-    assert_none_of(parts, Path(ray._ray._private.worker._global_node.get_session_dir_path()))
-
-
-def lacking() -> Callable[[bool], None]:
-    """Hides the package from a worker, or shows it again; within a function, so that it travels by value."""
-
-    def hide(hidden: bool) -> None:
+    def hide(hidden: bool, place: str, workers: int) -> None:
+        import os
         import sys
         import time
+        from pathlib import Path
 
         if hidden:
             sys.modules["pe.scan"] = None  # type: ignore[assignment]
         else:
-            del sys.modules["pe.scan"]
-        time.sleep(0.5)  # so that no worker takes two of them
+            sys.modules.pop("pe.scan", None)
+        here = Path(place, "hidden" if hidden else "shown")
+        here.mkdir(exist_ok=True)
+        (here / str(os.getpid())).touch()
+        while len(list(here.iterdir())) < workers:  # so that none takes two of them
+            time.sleep(0.01)
 
     return hide
 
@@ -252,23 +221,31 @@ def lacking() -> Callable[[bool], None]:
 LACKS = r"^a worker lacks the package pe\.scan: it needs what this process has\. What was charged stays charged\.$"
 
 
-def test_a_dask_worker_without_the_package_is_told(dask: DaskExecutor, counted: Any) -> None:
-    counted(dask)
-    dask._client.run(lacking(), True)
+def test_dask_counts_the_same_and_tells_what_a_worker_lacks(counted: Any, parts: set[bytes], tmp_path: Path) -> None:
+    executor = DaskExecutor(2)
+    assert counted(executor) == EXPECTED
+    executor._client.run(hiding(), True, str(tmp_path), 2)
     with pytest.raises(PrivateDataError, match=LACKS):
-        counted(dask)
-    dask._client.run(lacking(), False)
-    assert counted(dask) == EXPECTED
+        counted(executor)
+    executor._client.run(hiding(), False, str(tmp_path), 2)
+    workers = list(executor._client.run(os.getpid).values())
+    assert killed_amid(executor, workers[:1], counted) == EXPECTED
+    known = executor._client.scheduler_info()["workers"].values()
+    assert_none_of(parts, *{Path(each["local_directory"]).parent for each in known})
 
 
-def test_a_ray_worker_without_the_package_is_told(ray: RayExecutor, counted: Any) -> None:
-    counted(ray)
-    hide = ray._ray.remote(num_cpus=1)(lacking())
-    ray._ray.get([hide.remote(True) for _ in range(2)])
+def test_ray_counts_the_same_and_tells_what_a_worker_lacks(counted: Any, parts: set[bytes], tmp_path: Path) -> None:
+    executor = RayExecutor(2)
+    assert counted(executor) == EXPECTED
+    hide = executor._ray.remote(num_cpus=1)(hiding())
+    executor._ray.get([hide.remote(True, str(tmp_path), 2) for _ in range(2)])
     with pytest.raises(PrivateDataError, match=LACKS):
-        counted(ray)
-    ray._ray.get([hide.remote(False) for _ in range(2)])
-    assert counted(ray) == EXPECTED
+        counted(executor)
+    ours = psutil.Process().children(recursive=True)
+    workers = [process.pid for process in ours if any(part.startswith("ray::IDLE") for part in process.cmdline())]
+    assert workers
+    assert killed_amid(executor, workers, counted) == EXPECTED
+    assert_none_of(parts, Path(executor._ray._private.worker._global_node.get_session_dir_path()))
 
 
 def test_a_cluster_that_does_not_answer_is_told(counted: Any) -> None:
