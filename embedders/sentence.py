@@ -142,7 +142,9 @@ class SentenceEmbedder:
             vectors = self._loaded.vectors(texts)
         if not self.length:
             return vectors
-        return np.concatenate([vectors, self.length * (_doublings(texts) - np.float32(0.5))], axis=1)
+        lengths: NDArray[np.float32] = np.float32(self.length) * (_doublings(texts) - np.float32(0.5))
+        joined: NDArray[np.float32] = np.concatenate([vectors, lengths], axis=1)
+        return joined
 
 
 def _doublings(texts: Sequence[str]) -> NDArray[np.float32]:
