@@ -150,7 +150,8 @@ class SentenceEmbedder:
 def _doublings(texts: Sequence[str]) -> NDArray[np.float32]:
     """Entry j grows from 0 to 1 while a text grows from 2**j to 2**(j + 1) characters: float32 (n, LENGTHS)."""
     doubled = np.array([math.log2(max(len(text), 1)) for text in texts], np.float32)  # numpy's may differ by place
-    return np.clip(doubled[:, None] - np.arange(LENGTHS, dtype=np.float32)[None], 0.0, 1.0)
+    entries: NDArray[np.float32] = np.clip(doubled[:, None] - np.arange(LENGTHS, dtype=np.float32)[None], 0.0, 1.0)
+    return entries
 
 
 class _Model:
