@@ -51,8 +51,9 @@ def measure(
     embeddings      by default all-MiniLM-L6-v2; give the same object to several calls, and no text is embedded twice.
     language_model  a folder with a causal language model, to be fine-tuned; by default an n-gram model.
     classifier      a folder with a small transformer, to be fine-tuned beside logistic regression on embeddings.
-    sample          texts of each group that are measured, drawn without replacement under ``seed``. Copied spans are
-                    sought among all training texts (4 million words).
+    sample          texts of each group that are measured, drawn without replacement under ``seed``; of train no more
+                    than there are synthetic or holdout texts. Copied spans are sought among all training texts (of at
+                    most 4 million words).
 
     Labels are those that both synthetic and test have. Figures repeat for a seed, and those of samples (precision,
     recall, MAUVE, distances, distinct-n) depend on the number of texts: compare sets of equal size. Raises ConfigError.
@@ -78,10 +79,13 @@ class _Work:
         self.corpora: dict[str, Corpus] = {}
         self.rows: dict[str, NDArray[np.int64]] = {}
         for number, (role, corpus) in enumerate(given.items()):
-            self.rows[role] = corpus.draw(limit, np.random.default_rng([seed, 10, number]))
+            most = limit
+            if role == "train":  # a bound is fair on as many texts, and a comparison takes as many as the holdout has
+                most = min(limit, max(len(given["synthetic"]), len(given.get("holdout", given["test"]))))
+            self.rows[role] = corpus.draw(most, np.random.default_rng([seed, 10, number]))
             self.corpora[role] = corpus.take(self.rows[role])
-            if len(corpus) > limit:
-                self.notes.append(f"{limit} of the {len(corpus)} texts of the {role} table were measured")
+            if len(corpus) > most:
+                self.notes.append(f"{most} of the {len(corpus)} texts of the {role} table were measured")
             if empty := sum(not text.strip() for text in self.corpora[role].texts):
                 self.notes.append(f"{empty} texts of the {role} table are empty")
         everything = [text for corpus in self.corpora.values() for text in corpus.texts]
