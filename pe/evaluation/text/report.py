@@ -124,8 +124,8 @@ def _memorisation(found: TextFigures) -> Iterator[str]:
     yield (
         f"<p><b>{escape(verdict)}</b> {copies.nearer:.1%} of {copies.rows['synthetic']:,} synthetic texts (95 % "
         f"interval {low:.1%} to {high:.1%}) lie nearer to one of {copies.rows['train']:,} training texts than to any "
-        f"of as many holdout texts; the longest copied span of {copies.longer:.1%} is of a training text. 50 % is what no "
-        "memorisation shows. No such figure proves privacy: only the certificate's claim does.</p>"
+        f"of as many holdout texts; the longest copied span of {copies.longer:.1%} is of a training text. 50 % is what "
+        "no memorisation shows. No such figure proves privacy: only the certificate's claim does.</p>"
     )
     rows = [
         (f"n-grams of {n} words that occur in", *(_share(each[role]) for role in ("train", "holdout")), "-")
