@@ -173,7 +173,6 @@ def test_one_record_and_empty_texts_are_no_error(tmp_path: Path, made: pd.DataFr
             SchemaError,
             "target 'stars'",
         ),
-        ({"schema": None, "targets": "review"}, SchemaError, "target 'review'"),
         ({"test": reviews(0, 1)}, PrivateDataError, "test table holds no records"),
         ({"language_model": "nowhere"}, ConfigError, "nowhere: expected a folder with a model"),
         ({"classifier": "nowhere"}, ConfigError, "nowhere: expected a folder with a model"),
