@@ -27,8 +27,11 @@ APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
+    "openai": "pe.apis.openai:OpenAIAPI",
 }
 DEFAULT_ROWS = 1000
+
+_EXTRAS = {"openai": "openai"}
 
 EMBEDDERS = {
     "tabular": "pe.embedders.tabular:TabularEmbedder",
@@ -264,7 +267,8 @@ def _construct(section: ApiConfig | EmbedderConfig, known: dict[str, str], what:
     try:
         maker = getattr(_import(module), name)
     except (ImportError, AttributeError) as error:
-        hint = " It needs an extra: pip install 'pe-synth[images]'." if section.kind in known else ""
+        extra = _EXTRAS.get(section.kind, "images")
+        hint = f" It needs an extra: pip install 'pe-synth[{extra}]'." if section.kind in known else ""
         raise ConfigError(f"{what} '{section.kind}' cannot be imported: {error}.{hint} Nothing was spent.") from None
     keys = section.model_extra or {}
     try:
