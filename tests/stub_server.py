@@ -18,7 +18,7 @@ from typing import Any
 Reply = dict[str, Any]
 """status, headers, body (bytes, or what becomes JSON), delay in seconds."""
 
-WORDS = "the soup was warm and we stayed until the lights went out because nobody minded us there at all".split()
+WORDS = ("the", "soup", "was", "warm", "and", "we", "stayed", "until", "lights", "went", "out", "because", "nobody")
 
 
 def completion(text: str | None, *, reason: str = "stop", usage: bool = True, **message: Any) -> Reply:
@@ -44,7 +44,7 @@ def failure(status: int, message: str = "no", code: str | None = None, **headers
 
 def essay(number: int, words: int = 30) -> str:
     """A text that depends on the number of the request alone."""
-    return " ".join(WORDS[(number * 7 + place * (1 + number % 5)) % len(WORDS)] for place in range(words)) + f" {number}."
+    return " ".join(WORDS[(number * 7 + place * (1 + number % 5)) % 13] for place in range(words)) + f" {number}."
 
 
 def sensible(number: int, request: dict[str, Any]) -> Reply:
