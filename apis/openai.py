@@ -19,7 +19,7 @@ from pe.apis.allowance import Allowance, Prices
 from pe.apis.endpoint import AGAIN, HOPELESS, OFFICIAL, Answer, Endpoint, Refusal, check_public, key_from
 from pe.apis.facts import Facts
 from pe.apis.prompts import Prompt, Prompts
-from pe.errors import APIError, CapReachedError, ConfigError
+from pe.errors import APIError, CapReachedError, ConfigError, PEError
 from pe.journal import ANSWERED, Journal, Usage, usage
 from pe.population import Population
 from pe.schema import Schema
@@ -325,37 +325,38 @@ class OpenAIAPI:
         """One call and the seconds it took: reserved, noted, made, noted, settled."""
         letters = sum(len(each["content"].encode()) + 16 for each in body["messages"])
         bound = letters + self._overhead, int(body[self._tokens_key])
-        most, times = (sum(bound), self._cost(*bound) or 0.0), 1
+        most = sum(bound), self._cost(*bound) or 0.0
+        held, lost = most, 0
 
         async def again() -> None:
-            nonlocal times
+            nonlocal held, lost
+            await allowance.settle(held, held)
+            held, lost = (0, 0.0), lost + 1
             await allowance.reserve(*most)
-            times += 1
+            held = most
 
         await allowance.reserve(*most)
         number, self._number = self._number, self._number + 1
-        line: dict[str, Any] = {"call": number, "outcome": "no access"}
+        self._write({"asked": number, "bound": bound, "cost": most[1]})
         begun = asyncio.get_running_loop().time()
+        failure: PEError | None = None
         try:
-            self._write({"asked": number, "bound": bound, "cost": most[1]})
-            try:
-                async with asyncio.timeout(left):
-                    answer = await endpoint.ask(body, again)
-            except TimeoutError:
-                answer = Answer("timeout", unseen=times)
-            except Refusal:
-                self._write(line)
-                raise
-            answer = _judged(answer, words)
-            line |= self._settled(answer, bound, request)
-            self._write(line)
-        finally:
-            spent = usage([line]) if line["outcome"] != "no access" else Usage()
-            self._spent += spent
-            await allowance.settle(
-                (times * most[0], times * most[1]),
-                (spent.tokens + spent.at_risk, (spent.cost or 0.0) + spent.cost_at_risk),
-            )
+            async with asyncio.timeout(left):
+                answer = _judged(await endpoint.ask(body, again), words)
+        except TimeoutError:
+            answer = Answer("timeout", unseen=lost + 1)
+        except CapReachedError as error:
+            answer, failure = Answer("timeout", unseen=lost), error
+        except Refusal as error:
+            answer, failure = Answer("no access"), error
+        line = {"call": number} | self._settled(answer, bound, request)
+        self._write(line)
+        spent = usage([line])
+        self._spent += spent
+        tokens, cost = spent.tokens + spent.at_risk, (spent.cost or 0.0) + spent.cost_at_risk
+        await allowance.settle(held, (tokens - lost * most[0], cost - lost * most[1]))
+        if failure is not None:
+            raise failure
         return answer, asyncio.get_running_loop().time() - begun
 
     def _settled(self, answer: Answer, bound: tuple[int, int], request: str | None) -> dict[str, Any]:

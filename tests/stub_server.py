@@ -124,6 +124,8 @@ class Stub:
                     self.flying -= 1
                 writer.write(self._bytes(reply))
                 await writer.drain()
+                if reply.get("close"):
+                    return
                 if reply.get("hang"):
                     await asyncio.sleep(3600)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
