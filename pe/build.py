@@ -8,7 +8,10 @@ import os
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from operator import attrgetter
 from typing import Any
+
+from pydantic import ValidationError
 
 from pe.clusters import DaskExecutor, RayExecutor
 from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
@@ -28,31 +31,70 @@ APIS = {
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
     "openai": "pe.apis.openai:OpenAIAPI",
+    "ngram": "pe.apis.ngram:NGramAPI",
+    "mixture": "pe.apis.mixture:MixtureAPI.of",
 }
 DEFAULT_ROWS = 1000
 
-_EXTRAS = {"openai": "openai"}
+REMOTE = ("openai",)
+"""APIs that are asked over a network; there are embedders of that kind, but not for private records."""
 
 EMBEDDERS = {
     "tabular": "pe.embedders.tabular:TabularEmbedder",
     "pixels": "pe.embedders.pixels:PixelEmbedder",
+    "sentence": "pe.embedders.sentence:SentenceEmbedder",
 }
+
+_PROMISED = {"name", "dim", "scale", "limit", "embed"}
+_EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text", "openai": "openai"}
 
 
 def build_apis(config: Config, schema: Schema) -> list[API]:
     """One API per ``[[api]]`` section."""
-    apis = [_construct(section, APIS, "api", schema) for section in config.api]
-    for section, api in zip(config.api, apis, strict=True):
-        if not isinstance(api, API):
-            raise ConfigError(f"api '{section.kind}' has no name, random and vary. Nothing was spent.")
-    return apis
+    return [_api(section, schema) for section in config.api]
+
+
+def _api(section: ApiConfig, schema: Schema) -> API:
+    """The API of a section, or of a ``[[api.members]]`` section."""
+    made = _mixture(section, schema) if section.kind == "mixture" else _construct(section, APIS, "api", schema)
+    if not isinstance(made, API):
+        raise ConfigError(f"api '{section.kind}' has no name, random and vary. Nothing was spent.")
+    return made
+
+
+def _mixture(section: ApiConfig, schema: Schema) -> API:
+    """A mixture of the APIs in ``members``: each a section of its own, with a relative ``share`` (1)."""
+    keys = dict(section.model_extra or {})
+    members, shares = [], []
+    for number, each in enumerate(keys.pop("members", None) or [], start=1):
+        try:
+            member = ApiConfig.model_validate(each)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            where = ".".join(map(str, first["loc"])) or "a table"
+            raise ConfigError(f"api.members, {number}: {where}: {first['msg']}. Nothing was spent.") from None
+        own = dict(member.model_extra or {})
+        share = own.pop("share", 1.0)
+        if isinstance(share, bool) or not isinstance(share, int | float) or member.rounds is not None:
+            wrong = "share: expected a number" if member.rounds is None else "rounds belong to the mixture"
+            raise ConfigError(f"api.members, {number} ('{member.kind}'): {wrong}. Nothing was spent.")
+        members.append(_api(ApiConfig(kind=member.kind, **own), schema))
+        shares.append(float(share))
+    made: API = _construct(ApiConfig(kind=section.kind, **keys), APIS, "api", members, shares)
+    return made
 
 
 def build_embedder(config: Config, schema: Schema) -> Embedder:
-    """The configured embedder; by default pixels for a schema with an image, else tabular."""
-    section = config.embedder or EmbedderConfig(kind="tabular" if schema.image is None else "pixels")
-    embedder = _construct(section, EMBEDDERS, "embedder", schema)
-    if not isinstance(embedder, Embedder):
+    """The configured embedder; by default pixels for a schema with an image, sentence with a text, else tabular."""
+    usual = "pixels" if schema.image is not None else "sentence" if schema.text is not None else "tabular"
+    section = config.embedder or EmbedderConfig(kind=usual)
+    if section.kind in REMOTE:
+        raise ConfigError(
+            f"embedder '{section.kind}' would send private records away: embed them on this machine, with 'sentence'. "
+            "Nothing was spent."
+        )
+    embedder: Embedder = _construct(section, EMBEDDERS, "embedder", schema)
+    if not set(dir(embedder)) >= _PROMISED:  # isinstance would load a model, to see whether it has a name
         raise ConfigError(f"embedder '{section.kind}' has no name, dim, scale, limit and embed. Nothing was spent.")
     return embedder
 
@@ -145,8 +187,8 @@ def _start(config: Config, schema: Schema, method: str) -> tuple[Start | None, f
             "Nothing was spent."
         )
     if begin is not None:
-        if schema.image is not None:
-            raise ConfigError(f"method '{method}' makes tables, not images. Nothing was spent.")
+        if (other := schema.image or schema.text) is not None:
+            raise ConfigError(f"method '{method}' makes tables, not {other.kind}s. Nothing was spent.")
         resolution(config.privacy.budget(), share, config.privacy.user_norm)  # raises if too small for fine counts
     return begin, share
 
@@ -259,23 +301,23 @@ def _spread(key: str, value: Any, count: int) -> list[Any]:
     return value
 
 
-def _construct(section: ApiConfig | EmbedderConfig, known: dict[str, str], what: str, schema: Schema) -> Any:
+def _construct(section: ApiConfig | EmbedderConfig, known: dict[str, str], what: str, *given: object) -> Any:
     module, _, name = known.get(section.kind, section.kind).partition(":")
     if not name:
         kinds = ", ".join([*known, "'package.module:Class'"])
         raise ConfigError(f"{what}.kind: expected one of {kinds}, got '{section.kind}'. Nothing was spent.")
     try:
-        maker = getattr(_import(module), name)
+        maker = attrgetter(name)(_import(module))
     except (ImportError, AttributeError) as error:
-        extra = _EXTRAS.get(section.kind, "images")
+        extra = _EXTRAS.get(section.kind, "text")
         hint = f" It needs an extra: pip install 'pe-synth[{extra}]'." if section.kind in known else ""
         raise ConfigError(f"{what} '{section.kind}' cannot be imported: {error}.{hint} Nothing was spent.") from None
     keys = section.model_extra or {}
     try:
-        inspect.signature(maker).bind(schema, **keys)
+        inspect.signature(maker).bind(*given, **keys)
     except TypeError as error:
         raise ConfigError(f"{what} '{section.kind}': {error}. Nothing was spent.") from None
-    return maker(schema, **keys)
+    return maker(*given, **keys)
 
 
 def _import(module: str) -> Any:

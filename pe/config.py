@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,8 +70,15 @@ class PrivacyConfig(_Section):
         return Budget(self.epsilon, self.delta, self.adjacency, self.unit, accountant_from(self.accountant))
 
 
+PATHS = ("path", "schema", "corpus", "templates", "demos")
+"""Keys that are paths, in the section of the private data or of an API and in the tables within them."""
+
+
 class ApiConfig(BaseModel):
-    """A kind of API, its own keys, and for how many rounds it varies (the last one: for the rest)."""
+    """A kind of API, its own keys, and for how many rounds it varies (the last one: for the rest).
+
+    ``members``, of a mixture, are such sections too, each with its ``share``.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: Name
@@ -216,18 +224,29 @@ class Config(_Section):
     def anchored(self, folder: Path) -> Config:
         """The same configuration with relative paths made absolute."""
 
-        def absolute(path: str) -> str:
-            return path if is_address(path) else str(folder / path)
+        def absolute(path: Any) -> Any:
+            if isinstance(path, list):
+                return [absolute(each) for each in path]
+            return str(folder / path) if isinstance(path, str) and not is_address(path) else path
 
         data = self.resolved()
         data["output"]["run"] = absolute(self.output.run)
-        prompts = [api["prompts"] for api in data["api"] if isinstance(api.get("prompts"), dict)]
-        for section in [data["private"], *data["api"], *prompts]:
-            for key in ("path", "schema", "templates", "demos"):
-                if isinstance(section.get(key), str):
+        for section in _nested([data["private"], data["api"]]):
+            for key in PATHS:
+                if key in section and not (key == "demos" and isinstance(section[key], list)):  # those are texts
                     section[key] = absolute(section[key])
+            if str(section.get("model")).startswith(("./", "../")):  # any other may be a name on a hub
+                section["model"] = absolute(section["model"])
         return Config.model_validate(data)
 
     def resolved(self) -> dict[str, Any]:
         """Plain values, ready for TOML: what a run directory stores."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _nested(value: Any) -> Iterator[dict[str, Any]]:
+    """Every table among settings, however deep."""
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nested(each)

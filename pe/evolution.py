@@ -20,7 +20,7 @@ from pe.population import Population, concatenate
 from pe.privacy.budget import Budget
 from pe.privacy.release import Histogram
 from pe.private import PrivateDataset
-from pe.protocols import API, Embedder
+from pe.protocols import API, Adaptive, Embedder
 from pe.schema import Schema
 from pe.select import apportion, select, shares_from
 from pe.start import Ask, Releaser
@@ -196,9 +196,19 @@ def step(
         chosen = _herded(generation.target, vectors, candidates.labels, sizes, this, histogram, generation, notes)
     parents = candidates.take(chosen)
     parts = [parents] if this.keep else []
+    api = adapted(api, candidates, chosen, histogram)
     with embedder.listening(api, wanted=_embeds(plan, iteration + 1)):
         parts += [offspring(api, parents, this.degree, schema, vary) for _ in range(this.variations)]
     return Generation(iteration, concatenate(parts), generation.shares, histogram, generation.target)
+
+
+def adapted(api: API, candidates: Population, chosen: NDArray[np.int64], histogram: Histogram | None) -> API:
+    """The API as the released votes change it, if it is one that they change (``Adaptive``)."""
+    if not isinstance(api, Adaptive):
+        return api
+    if histogram is not None:
+        return api.adapted(candidates, histogram.votes, float(histogram.sigma))
+    return api.adapted(candidates, np.bincount(chosen, minlength=len(candidates)).astype(np.float64), 0.0)
 
 
 def _herded(

@@ -25,7 +25,7 @@ from pe.files import refusals
 
 ANSWERED = "answered"
 NAME = "api"
-"""Journals are called api.jsonl, or api-SOMETHING.jsonl."""
+"""Journals are called api.jsonl; api-1.jsonl of a run's second API; api.1.jsonl of the second member of a mixture."""
 
 _SYNCED = 1.0
 """Seconds that may pass until a line is forced to disk. A process that is killed loses none."""
@@ -128,13 +128,16 @@ class Journal:
         self.lines = list(_read(path))
         others = [each for each in path.parent.parent.glob(f"*/{path.name}") if each != path]
         self.before = sum((usage(_read(each)) for each in others), usage(self.lines))
+        self._parts: list[Journal] = []
         self._lock = Lock()
         self._file: int | None = None
         self._synced = 0.0
 
     def part(self, name: str) -> Journal:
-        """The journal of one of several APIs that work as one."""
-        return Journal(self.path.with_name(f"{self.path.stem}-{name}{self.path.suffix}"))
+        """The journal of one of several APIs that work as one; closed with this one."""
+        part = Journal(self.path.with_name(f"{self.path.stem}.{name}{self.path.suffix}"))
+        self._parts.append(part)
+        return part
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line; safe from any thread. Raises RunError when the disk refuses."""
@@ -150,6 +153,8 @@ class Journal:
                 self._synced = time.monotonic()
 
     def close(self) -> None:
+        for part in self._parts:
+            part.close()
         with self._lock, refusals(self.path):
             if self._file is not None:
                 os.fsync(self._file)

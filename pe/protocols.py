@@ -71,6 +71,24 @@ class Metered(Protocol):
 
 
 @runtime_checkable
+class Adaptive(Protocol):
+    """An API that makes its variations otherwise after a vote. Not asked of an API."""
+
+    def adapted(self, candidates: Population, votes: NDArray[np.float64], sigma: float) -> API:
+        """Return the API that varies the parents which this vote selects; of its own accord this one changes nothing.
+
+        candidates  what was voted on.
+        votes       float64 (m,), the *released noisy* votes of each; where the round has none, how often the candidate
+                    was selected.
+        sigma       standard deviation of the noise in them, in votes; 0 where there are none.
+
+        What it returns must follow from these and from how the API was made, not from earlier calls: a resumed run
+        calls it again with the stored histogram.
+        """
+        ...
+
+
+@runtime_checkable
 class Embedder(Protocol):
     """A record-wise map to vectors: each output row depends on its own record alone.
 

@@ -316,8 +316,12 @@ MOVABLE_API |= {"longest_wait", "max_tokens_total", "max_cost", "prices"}
 
 def decisive(config: dict[str, Any]) -> dict[str, Any]:
     """A resolved configuration without the movable settings of its APIs."""
-    apis = [{key: value for key, value in api.items() if key not in MOVABLE_API} for api in config.get("api", [])]
-    return config | {"api": apis} if apis else config
+
+    def lasting(api: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in api.items() if key not in MOVABLE_API}
+        return kept | {"members": [lasting(each) for each in kept["members"]]} if "members" in kept else kept
+
+    return config | {"api": [lasting(api) for api in config["api"]]} if "api" in config else config
 
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:

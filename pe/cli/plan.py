@@ -113,7 +113,8 @@ def _usage(blueprint: Blueprint) -> Usage | None:
                 varied += (candidates * each.lookahead + each.parents * each.variations) * (each.api == index)
                 candidates = each.population
             estimate = api.estimate(fresh, varied)
-            total = estimate if total is None else total + estimate
+            if estimate.calls:
+                total = estimate if total is None else total + estimate
     return total
 
 
