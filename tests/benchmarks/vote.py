@@ -2,11 +2,13 @@
 
     python tests/benchmarks/vote.py [--threads 2] [--shapes 50000,2000,384 ...] [--times 3] [--without ENGINE ...]
 
-One table. Peaks are those of matrix products alone, int8 (``torch._int_mm``) and float32, measured in every turn. Time is the processor time of all threads, the least of ``times`` runs, all engines taking turns, so that what
-else the machine does falls on all of them; "x faiss" is faiss's time over an engine's. The share of a peak is time at
-that peak over the engine's time. Memory is the growth of the peak resident size in a process of its own (Linux),
-beyond the ids. Every id is compared: no engine may find a nearer candidate than the vote does. Where there are CUDA
-devices, the kernel is timed on rows that lie there, against the int8 product of cuBLAS, and with copies.
+One table. Peaks are those of matrix products alone, int8 (``torch._int_mm``) and float32, measured in every turn. Time
+is the processor time of all threads, the least of ``times`` turns in which every engine has one, so that what else the
+machine does falls on all of them; "x faiss" is faiss's time over an engine's. The share of a peak is time at that peak
+over the engine's time. Peers are given floats that they need not convert. Memory is the growth of the peak resident
+size in a process of its own (Linux), beyond the ids. Every id is compared: no engine may find a nearer candidate than
+the vote does. Where there are CUDA devices, the kernel is timed on rows that lie there, against the int8 product of
+cuBLAS, and with copies.
 
 Threads that wait sleep (OMP_WAIT_POLICY), so that a busy machine does not add their spinning to an engine's time.
 """
