@@ -27,10 +27,10 @@ import pyarrow.json
 import torch
 from numpy.typing import NDArray
 
-import pe
 from pe.embedders.sentence import SentenceEmbedder
 from pe.kernels.nearest import Search
 from pe.kernels.quantise import quantise
+from pe.schema import Schema, Text
 
 Ids = NDArray[np.int64]
 Rows = NDArray[np.int8]
@@ -43,7 +43,7 @@ def embedded(path: Path, column: str, limit: int) -> Rows:
         table = pa.json.read_json(path)
     texts = list(dict.fromkeys(table[column].to_pylist()))
     texts = [texts[place] for place in np.random.default_rng(0).permutation(len(texts))[:limit]]
-    schema = pe.Schema((pe.TextColumn("text"),))
+    schema = Schema((Text("text"),))
     embedder = SentenceEmbedder(schema)
     vectors = embedder.embed(pa.table({"text": texts}))
     return quantise(vectors, embedder.scale, embedder.limit)[0]
