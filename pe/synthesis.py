@@ -155,10 +155,13 @@ def text_schema(text: str, label: str | None, labels: Sequence[str] | None) -> S
             if labels is None
             else "labels are the values of a label column: name it with label=.... Nothing was spent."
         )
-    columns: tuple[Column, ...] = (Text(text),)
-    if label is not None and labels is not None:
-        columns += (Categorical(label, tuple(map(str, labels))),)
-    return Schema(columns, label)
+    try:
+        columns: tuple[Column, ...] = (Text(text),)
+        if label is not None and labels is not None:
+            columns += (Categorical(label, tuple(map(str, labels))),)
+        return Schema(columns, label)
+    except SchemaError as error:
+        raise SchemaError(f"{error} Nothing was spent.") from None
 
 
 def _sections(api: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[Any]:
