@@ -175,3 +175,28 @@ def test_the_route_follows_the_longest_row(squared_norm: int, expected: str, swa
     assert search.route == ""
     search(rows[0])
     assert search.route == expected
+
+
+@given(problems(), st.integers(1, 4), st.integers(0, 2**32))
+def test_a_query_with_a_group_finds_what_it_would_among_those_alone(
+    problem: tuple[Rows, Rows, int], labels: int, seed: int
+) -> None:
+    queries, candidates, k = problem
+    rng = np.random.default_rng(seed)
+    own, groups = rng.integers(0, labels, len(candidates)), rng.integers(-1, labels + 1, len(queries))
+    found = Search(candidates, k, own)(queries, groups)
+    for query, group, ids in zip(queries, groups, found, strict=True):
+        inside = np.flatnonzero(own == group)
+        expected = inside[brute_force(query[None], candidates[inside], k)[0]] if len(inside) else inside
+        assert ids.tolist() == [*expected.tolist(), *[-1] * (k - len(expected))]
+
+
+@pytest.mark.parametrize(
+    ("own", "groups"),
+    [(None, np.zeros(2, np.int64)), (np.zeros(3, np.int64), None), (np.zeros(3, np.int64), np.zeros(3))],
+)
+def test_groups_are_given_for_both_or_for_neither(own: Rows | None, groups: Rows | None) -> None:
+    with pytest.raises(ValueError, match="expected a group for each query where candidates have groups"):
+        Search(np.zeros((3, 2), np.int16), 1, own)(np.zeros((2, 2), np.int16), groups)
+    with pytest.raises(ValueError, match="expected a group for each of 3 candidates"):
+        Search(np.zeros((3, 2), np.int16), 1, np.zeros(2, np.int64))
