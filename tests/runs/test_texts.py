@@ -142,7 +142,8 @@ def test_every_irregular_text_and_label_has_its_rule(tmp_path: Path, corpus: str
     formats = ["csv", "jsonl", "parquet", "hf"]
     made = pe.synthesize(
         data, text="text", label="stars", labels=["1", ODD], api=corpus, formats=formats, run=tmp_path / "run",
-        rows=12, iterations=1, **BUDGET,
+        rows=12, iterations=1,
+        label_shares="uniform", **BUDGET,
     )  # fmt: skip
     stars = made.to_numpy("stars").tolist()
     assert set(stars) == {"1", ODD}
