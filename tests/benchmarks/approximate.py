@@ -38,8 +38,9 @@ Rows = NDArray[np.int8]
 
 def embedded(path: Path, column: str, limit: int) -> Rows:
     """Texts as the vote reads them, doubles left out."""
-    table = pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
-    if path.suffix != ".csv":
+    if path.suffix == ".csv":
+        table = pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
+    else:
         table = pa.json.read_json(path)
     texts = list(dict.fromkeys(table[column].to_pylist()))
     texts = [texts[place] for place in np.random.default_rng(0).permutation(len(texts))[:limit]]
