@@ -31,6 +31,7 @@ APIS = {
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
     "mixture": "pe.apis.mixture:MixtureAPI.of",
+    "transformers": "pe.apis.transformers:TransformersAPI",
 }
 DEFAULT_ROWS = 1000
 
