@@ -26,7 +26,7 @@ def schema(tiny: Any) -> pe.Schema:
 
 
 def made(tiny: Any, schema: pe.Schema, **keys: Any) -> TransformersAPI:
-    settings: dict[str, Any] = {"model": str(tiny.model), "temperature": 1.4, "max_tokens": 60}
+    settings: dict[str, Any] = {"model": str(tiny.model), "temperature": 1.0, "max_tokens": 60}
     settings["prompts"] = {"templates": str(tiny.templates)} | keys.pop("prompts", {})
     return TransformersAPI(schema, **(settings | keys))
 
@@ -49,11 +49,12 @@ def texts(population: Population) -> list[str]:
 
 
 def test_random_samples_are_of_their_label(tiny: Any, api: TransformersAPI) -> None:
+    found = []
     for label, name in enumerate(tiny.labels):
-        drawn = api.random(12, label, np.random.default_rng(label))
-        about = " ".join(tiny.subjects[name])
-        assert np.mean([tiny.on_subject(about, text) for text in texts(drawn)]) > 0.8
-        assert len(set(texts(drawn))) > 9
+        drawn = texts(api.random(16, label, np.random.default_rng(label)))
+        found += [tiny.on_subject(" ".join(tiny.subjects[name]), text) for text in drawn]
+        assert len(set(drawn)) > 12
+    assert np.mean(found) > 0.6  # by chance, a third
     assert api.public_data == "language model causal"
 
 
@@ -94,15 +95,20 @@ def test_samples_are_handed_over_as_they_are_finished(
     assert len(heard) == len(parents)
 
 
-def test_columns_beside_the_text_are_drawn_and_told(tiny: Any, tmp_path: Path) -> None:
+def test_columns_beside_the_text_are_drawn_and_told(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schema = pe.Schema((TEXT, pe.Numeric("stars", 1, 5, integer=True), pe.Categorical("kind", tiny.labels)), "kind")
-    shutil.copytree(tiny.templates, tmp_path / "own")
-    (tmp_path / "own" / "random.jinja").write_text(
-        "Write about {{ label }}.{% if facts.stars == '9' %}never{% endif %}"
-    )
-    api = made(tiny, schema, prompts={"templates": str(tmp_path / "own")})
+    own = shutil.copytree(tiny.templates, tmp_path / "own")
+    (own / "random.jinja").write_text("{% for name, value in facts.items() %}{{ name }} {{ value }} {% endfor %}->")
+    api = made(tiny, schema, prompts={"templates": str(own)})
+    asked: list[Prompt] = []
+    encode = api.lm.encode
+    monkeypatch.setattr(api.lm, "encode", lambda prompt: asked.append(prompt) or encode(prompt))
     drawn = api.random(5, 0, np.random.default_rng(0))
     assert drawn.records.schema.equals(schema.arrow())
+    stars = drawn.records.column("stars").to_pylist()
+    assert [prompt.user for prompt in asked] == [f"kind food stars {each} ->" for each in stars]
     varied = api.vary(drawn, 0.0, np.random.default_rng(0))
     assert varied.records.column("stars").equals(drawn.records.column("stars"))
 
@@ -221,7 +227,7 @@ def test_bad_folders(tiny: Any, schema: pe.Schema, tmp_path: Path) -> None:
         made(tiny, schema, model=str(copied))
     shutil.copy(tiny.model / "tokenizer.json", copied)
     (copied / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(APIError, match="weights of model .* cannot be loaded"):
+    with pytest.raises(APIError, match=r"weights of model .* cannot be loaded"):
         made(tiny, schema, model=str(copied)).random(1, 0, np.random.default_rng(0))
     (copied / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match="has no weights"):
@@ -261,7 +267,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(api: TransformersA
 
     lm, n = api.lm, 4000
     prompt = lm.encode(Prompt("", "Write about food.", 20))
-    with torch.inference_mode():
+    with torch.no_grad():
         scores = lm._model(torch.tensor([prompt])).logits[0, -1].double() / sampling.get("temperature", 1.0)
     if sampling["top_k"]:
         scores[scores < scores.topk(sampling["top_k"]).values[-1]] = -torch.inf
@@ -288,11 +294,10 @@ def test_answers_end_at_their_limit_at_a_stop_or_of_their_own_accord(tiny: Any, 
 
 
 def test_no_run_of_tokens_is_repeated_if_so_asked(api: TransformersAPI) -> None:
-    (free,) = asked(api.lm, ["Say again: We had good pasta and far too much sauce."], most=30, temperature=0)
-    assert "far too much sauce" in free.text
-    (bound,) = asked(
-        api.lm, ["Say again: We had good pasta and far too much sauce."], most=30, temperature=0, no_repeat_ngram=2
-    )
+    prompt = ["Say again: We had good pasta and far too much sauce."]
+    (free,) = asked(api.lm, prompt, most=30, temperature=0)
+    assert "far too much" in free.text
+    (bound,) = asked(api.lm, prompt, most=30, temperature=0, no_repeat_ngram=2)
     assert "far too much" not in bound.text
 
 
