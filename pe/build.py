@@ -30,15 +30,23 @@ APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
+    "ngram": "pe.apis.ngram:NGramAPI",
     "mixture": "pe.apis.mixture:MixtureAPI.of",
     "transformers": "pe.apis.transformers:TransformersAPI",
 }
 DEFAULT_ROWS = 1000
 
+REMOTE = ("openai",)
+"""APIs that are asked over a network; there are embedders of that kind, but not for private records."""
+
 EMBEDDERS = {
     "tabular": "pe.embedders.tabular:TabularEmbedder",
     "pixels": "pe.embedders.pixels:PixelEmbedder",
+    "sentence": "pe.embedders.sentence:SentenceEmbedder",
 }
+
+_PROMISED = {"name", "dim", "scale", "limit", "embed"}
+_EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text"}
 
 
 def build_apis(config: Config, schema: Schema) -> list[API]:
@@ -77,10 +85,16 @@ def _mixture(section: ApiConfig, schema: Schema) -> API:
 
 
 def build_embedder(config: Config, schema: Schema) -> Embedder:
-    """The configured embedder; by default pixels for a schema with an image, else tabular."""
-    section = config.embedder or EmbedderConfig(kind="tabular" if schema.image is None else "pixels")
-    embedder = _construct(section, EMBEDDERS, "embedder", schema)
-    if not isinstance(embedder, Embedder):
+    """The configured embedder; by default pixels for a schema with an image, sentence with a text, else tabular."""
+    usual = "pixels" if schema.image is not None else "sentence" if schema.text is not None else "tabular"
+    section = config.embedder or EmbedderConfig(kind=usual)
+    if section.kind in REMOTE:
+        raise ConfigError(
+            f"embedder '{section.kind}' would send private records away: embed them on this machine, with 'sentence'. "
+            "Nothing was spent."
+        )
+    embedder: Embedder = _construct(section, EMBEDDERS, "embedder", schema)
+    if not set(dir(embedder)) >= _PROMISED:  # isinstance would load a model, to see whether it has a name
         raise ConfigError(f"embedder '{section.kind}' has no name, dim, scale, limit and embed. Nothing was spent.")
     return embedder
 
@@ -173,8 +187,8 @@ def _start(config: Config, schema: Schema, method: str) -> tuple[Start | None, f
             "Nothing was spent."
         )
     if begin is not None:
-        if schema.image is not None:
-            raise ConfigError(f"method '{method}' makes tables, not images. Nothing was spent.")
+        if (other := schema.image or schema.text) is not None:
+            raise ConfigError(f"method '{method}' makes tables, not {other.kind}s. Nothing was spent.")
         resolution(config.privacy.budget(), share, config.privacy.user_norm)  # raises if too small for fine counts
     return begin, share
 
@@ -295,7 +309,8 @@ def _construct(section: ApiConfig | EmbedderConfig, known: dict[str, str], what:
     try:
         maker = attrgetter(name)(_import(module))
     except (ImportError, AttributeError) as error:
-        hint = " It needs an extra: pip install 'pe-synth[images]'." if section.kind in known else ""
+        extra = _EXTRAS.get(section.kind, "text")
+        hint = f" It needs an extra: pip install 'pe-synth[{extra}]'." if section.kind in known else ""
         raise ConfigError(f"{what} '{section.kind}' cannot be imported: {error}.{hint} Nothing was spent.") from None
     keys = section.model_extra or {}
     try:

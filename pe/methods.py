@@ -31,9 +31,13 @@ def settings(method: str, rows: int, labels: int, iterations: int | None) -> Set
 
 
 def default_method(schema: Schema, *, votes: bool) -> str:
-    """``image-pe`` for a schema with an image, else ``cross-tables``, or ``tab-pe`` where ``votes`` are asked for."""
+    """``image-pe`` for a schema with an image, ``text-pe`` with a text, else ``cross-tables``, or ``tab-pe`` where
+    ``votes`` are asked for.
+    """
     if schema.image is not None:
         return "image-pe"
+    if schema.text is not None:
+        return "text-pe"
     return "tab-pe" if votes else "cross-tables"
 
 
@@ -138,11 +142,31 @@ def aug_pe(rows: int, labels: int, iterations: int) -> Settings:
     return rows, rounds
 
 
+def text_pe(rows: int, labels: int, iterations: int) -> Settings:
+    """Aug-PE's loop (Xie et al. 2024: rank, L = K + 1 with K = 3, the selected kept) with degrees that fall.
+
+    They fall geometrically from .6 to .15; the last round varies none.
+    """
+    last = max(iterations - 1, 1)
+    rounds = [
+        {
+            "parents": rows,
+            "selection": "rank",
+            "variations": 0 if number == iterations - 1 else 3,
+            "keep": True,
+            "degree": 0.6 * (0.15 / 0.6) ** (number / last),
+        }
+        for number in range(iterations)
+    ]
+    return 4 * rows, rounds
+
+
 _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
     "cross-tables": (0, cross_tables),
     "tab-pe": (20, tab_pe),
     "image-pe": (5, image_pe),
     "aug-pe": (10, aug_pe),
+    "text-pe": (5, text_pe),
     "kernel-votes": (40, kernel_votes),
 }
 

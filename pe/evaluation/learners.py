@@ -114,7 +114,7 @@ def _makers(classes: int, smallest: int, seed: int) -> dict[str, Callable[[], An
     }
 
 
-def _quietly(action: Callable[..., Any], *arguments: Any) -> Any:
+def quietly(action: Callable[..., Any], *arguments: Any) -> Any:
     with warnings.catch_warnings():  # convergence and the like say nothing about the table
         warnings.simplefilter("ignore")
         return action(*arguments)
@@ -135,7 +135,7 @@ class Classifier:
         if self.model is None:
             found[:, self.constant] = 1.0
         else:
-            found[:, self.model.classes_] = _quietly(self.model.predict_proba, self.encoding(frame))
+            found[:, self.model.classes_] = quietly(self.model.predict_proba, self.encoding(frame))
         return found
 
 
@@ -155,7 +155,7 @@ def train_classifiers(training: Frame, target: Field, fields: Sequence[Field], s
         return {name: Classifier(encoding, len(target.values), None, int(found[0])) for name in CLASSIFIERS}
     matrix, models = encoding(training), _makers(len(found), int(counts.min()), seed)
     return {
-        name: Classifier(encoding, len(target.values), _quietly(make().fit, matrix, labels))
+        name: Classifier(encoding, len(target.values), quietly(make().fit, matrix, labels))
         for name, make in models.items()
     }
 
@@ -197,7 +197,7 @@ class Regressor:
         """float64 (n,)."""
         if self.model is None:
             return np.full(frame.rows, self.constant)
-        found: NDArray[np.float64] = _quietly(self.model.predict, self.encoding(frame))
+        found: NDArray[np.float64] = quietly(self.model.predict, self.encoding(frame))
         return found
 
 
@@ -215,7 +215,7 @@ def train_regressors(training: Frame, target: Field, fields: Sequence[Field], se
         return {name: Regressor(encoding, None, float(wanted[0])) for name in REGRESSORS}
     matrix = encoding(training)
     return {
-        name: Regressor(encoding, _quietly(make().fit, matrix, wanted))
+        name: Regressor(encoding, quietly(make().fit, matrix, wanted))
         for name, make in _makers(0, training.rows, seed).items()
     }
 
@@ -284,6 +284,6 @@ def two_sample(
         model = HistGradientBoostingClassifier(
             random_state=seed, early_stopping=False, categorical_features=categorical
         )
-        _quietly(model.fit, matrix[~held], is_real[~held])
-        areas.append(auc(_quietly(model.predict_proba, matrix[held])[:, 1], is_real[held]))
+        quietly(model.fit, matrix[~held], is_real[~held])
+        areas.append(auc(quietly(model.predict_proba, matrix[held])[:, 1], is_real[held]))
     return TwoSample(float(np.mean(areas)), float(np.std(areas)), folds, n)

