@@ -32,6 +32,7 @@ APIS = {
     "nearest": "pe.apis.nearest:NearestAPI",
     "ngram": "pe.apis.ngram:NGramAPI",
     "mixture": "pe.apis.mixture:MixtureAPI.of",
+    "masked": "pe.apis.masked:MaskedAPI",
     "transformers": "pe.apis.transformers:TransformersAPI",
 }
 DEFAULT_ROWS = 1000

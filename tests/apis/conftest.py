@@ -108,7 +108,7 @@ def _shared(factory: pytest.TempPathFactory) -> Path:
     return base.parent if base.name.startswith("popen-") else base
 
 
-def train_causal(folder: Path, steps: int = 130) -> None:
+def train_causal(folder: Path, steps: int = 140) -> None:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -127,9 +127,10 @@ def train_causal(folder: Path, steps: int = 130) -> None:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        initializer_range=0.06,  # with less, it takes longer until it begins to copy
     )
     model = GPT2LMHeadModel(config)
-    learn = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    learn = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
     for step in range(steps):
         learn.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 10) * (1 - step / steps)
         rows = [_exercise(rng) for _ in range(24)]
@@ -144,6 +145,66 @@ def train_causal(folder: Path, steps: int = 130) -> None:
     (folder / "templates").mkdir()
     for name, text in TEMPLATES.items():
         (folder / "templates" / name).write_text(text)
+
+
+@pytest.fixture(scope="session")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of a hundred thousand parameters, saved in a folder."""
+    folder = _shared(tmp_path_factory) / "masked"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            train_masked(folder)
+    return folder
+
+
+def train_masked(folder: Path, steps: int = 220) -> None:
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    rng = np.random.default_rng(0)
+    tokenizer = word_pieces(rng)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=192,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.08,
+    )
+    model = BertForMaskedLM(config)
+    learn = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.99))
+    for step in range(steps):
+        learn.param_groups[0]["lr"] = 5e-3 * min(1, (step + 1) / 10) * (1 - step / steps)
+        rows = [review(_subject(rng), rng) for _ in range(24)]
+        batch = tokenizer(rows, padding=True, return_tensors="pt", return_special_tokens_mask=True)
+        ids, special = batch["input_ids"], batch.pop("special_tokens_mask")
+        hidden = torch.from_numpy(rng.random(ids.shape) < rng.uniform(0.1, 0.5)) & (special == 0)
+        batch["input_ids"] = ids.masked_fill(hidden, tokenizer.mask_token_id)
+        loss = model(**batch, labels=ids.masked_fill(~hidden, -100)).loss
+        learn.zero_grad()
+        loss.backward()
+        learn.step()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def word_pieces(rng: np.random.Generator) -> Any:
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    made = BertWordPieceTokenizer(lowercase=True)
+    texts = [review(_subject(rng), rng) for _ in range(2000)]
+    made.train_from_iterator(texts, vocab_size=400, show_progress=False)
+    return BertTokenizerFast(tokenizer_object=made, model_max_length=64)
+
+
+def _subject(rng: np.random.Generator) -> str:
+    return str(rng.choice(SUBJECTS[str(rng.choice(LABELS))]))
 
 
 def _exercise(rng: np.random.Generator) -> str:

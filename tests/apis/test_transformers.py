@@ -95,9 +95,7 @@ def test_samples_are_handed_over_as_they_are_finished(
     assert len(heard) == len(parents)
 
 
-def test_columns_beside_the_text_are_drawn_and_told(
-    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_columns_beside_the_text_are_drawn_and_told(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = pe.Schema((TEXT, pe.Numeric("stars", 1, 5, integer=True), pe.Categorical("kind", tiny.labels)), "kind")
     own = shutil.copytree(tiny.templates, tmp_path / "own")
     (own / "random.jinja").write_text("{% for name, value in facts.items() %}{{ name }} {{ value }} {% endfor %}->")
