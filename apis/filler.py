@@ -64,7 +64,7 @@ class Filler:
 
     @cached_property
     def _pieces(self) -> tuple[list[str], NDArray[np.int8]]:
-        """Every token as text, and its kind: 0 stands in no word, 1 and 2 letters that begin one or not, 3 and 4 digits."""
+        """Every token as text, and its kind: 0 in no word, 1 or 2 letters that begin one or not, 3 or 4 digits."""
         size = len(self.tokenizer)
         tokens = self.tokenizer.convert_ids_to_tokens(list(range(size)))
         hashes = any(str(token).startswith("##") for token in tokens)

@@ -180,7 +180,8 @@ def train_masked(folder: Path, steps: int = 220) -> None:
     learn = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.99))
     for step in range(steps):
         learn.param_groups[0]["lr"] = 5e-3 * min(1, (step + 1) / 10) * (1 - step / steps)
-        rows = [review(_subject(rng), rng) for _ in range(24)]
+        # words of a subject alone, in every other row: so it learns sooner which go together
+        rows = [review(_subject(rng), rng) if row % 2 else _listed(_subject(rng), rng) for row in range(32)]
         batch = tokenizer(rows, padding=True, return_tensors="pt", return_special_tokens_mask=True)
         ids, special = batch["input_ids"], batch.pop("special_tokens_mask")
         hidden = torch.from_numpy(rng.random(ids.shape) < rng.uniform(0.1, 0.5)) & (special == 0)
@@ -191,6 +192,10 @@ def train_masked(folder: Path, steps: int = 220) -> None:
         learn.step()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _listed(subject: str, rng: np.random.Generator) -> str:
+    return " ".join(rng.choice(subject.split(), 16))
 
 
 def word_pieces(rng: np.random.Generator) -> Any:
