@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from pe.journal import Usage
 from pe.plan import Plan
 from pe.privacy.budget import Adjacency, Budget
 from pe.privacy.simulation import STAMP
@@ -54,11 +55,13 @@ def write_card(
     label_sizes: Sequence[int],
     converged: bool = False,
     distance: float | None = None,
+    usage: Usage | None = None,
 ) -> str:
     """Markdown text of the card.
 
     converged  the run ended early because further rounds would have changed nothing.
     distance   estimated squared MMD of the newest selection from the private records.
+    usage      what metered APIs were asked.
     """
     iterations = certificate["iterations"]
     done = f"The run did {iterations['completed']} of {iterations['planned']} iterations."
@@ -108,6 +111,8 @@ def write_card(
             else "from a charged, noisy count"
         )
         lines += [f"Records by `{schema.label}` ({source}): {sizes}.", ""]
+    if usage is not None:
+        lines += [f"Calls of the API: {usage}.", ""]
     lines += [f"Embedder: `{embedder}`. Versions: {certificate['versions']}.", ""]
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from pe.arrays import to_numpy
 from pe.errors import RunError
 from pe.export import Files, check_formats, export, records
 from pe.files import refusals, write_atomically
+from pe.journal import Usage, usage_of
 from pe.pictures import contact_sheet
 from pe.population import Population
 from pe.privacy.certificate import read_certificate
@@ -83,7 +84,8 @@ def replace_folder(folder: Path, files: Files) -> None:
 class Synthetic:
     """A synthetic data set with its certificate.
 
-    ``run`` is the run directory; ``stopped`` says why the run ended before its last iteration, empty if it did not.
+    ``run`` is the run directory; ``stopped`` says why the run ended before its last iteration, empty if it did not;
+    ``usage`` is what a metered API was asked, over all attempts.
     """
 
     population: Population = field(repr=False)
@@ -92,6 +94,7 @@ class Synthetic:
     run: Path
     stopped: str = ""
     warnings: tuple[str, ...] = ()
+    usage: Usage | None = None
 
     @property
     def simulated(self) -> bool:
@@ -175,4 +178,4 @@ def load(run: str | Path) -> Synthetic:
         raise RunError(f"{run} holds no release: 'pe resume {run}' finishes the run. Nothing was spent.")
     schema = Schema.read(Path(run) / "schema.toml")
     population = Population.from_table(pa.parquet.read_table(Path(run) / "released.parquet"), schema)
-    return Synthetic(population, schema, read_certificate(certificate), Path(run))
+    return Synthetic(population, schema, read_certificate(certificate), Path(run), usage=usage_of(Path(run)))

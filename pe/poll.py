@@ -38,7 +38,7 @@ class Poll:
     labels: int
     steps: tuple[int, ...]
     bound: int | None
-    _searches: dict[tuple[int, int], Search] = field(default_factory=dict, repr=False, compare=False)
+    _searches: list[Search] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def bins(self) -> int:
@@ -53,31 +53,38 @@ class Poll:
         return digest.hexdigest()
 
     def ballots(
-        self, vectors: NDArray[np.signedinteger[Any]], finite: NDArray[np.bool_], labels: NDArray[np.int32]
+        self,
+        vectors: NDArray[np.signedinteger[Any]],
+        finite: NDArray[np.bool_],
+        labels: NDArray[np.int32],
+        name: str | None = None,
     ) -> Ballots:
-        """How records vote: embeddings as integers (n, dim), whether there is one, bool (n,), labels, int32 (n,)."""
+        """How records vote: embeddings as integers (n, dim), whether there is one, bool (n,), labels, int32 (n,).
+
+        ``name`` is that of a shard, whose vectors never change.
+        """
+        if not self._searches:
+            k = min(len(self.steps), self.bins)
+            self._searches.append(Search(np.ascontiguousarray(self.targets), k, self.own.astype(np.int64)))
         for start in range(0, len(labels), CHUNK):
             here = slice(start, start + CHUNK)
-            for rows, chosen in self._chunk(vectors[here], finite[here], labels[here]):
-                yield rows + start, chosen
+            groups = np.where(finite[here], labels[here], -1).astype(np.int64)
+            chosen = self._searches[0](vectors[here], groups, None if name is None else (name, start))
+            for rows, own in self._by_label(labels[here], chosen):
+                yield rows + start, own
 
-    def _chunk(
-        self, vectors: NDArray[np.signedinteger[Any]], finite: NDArray[np.bool_], labels: NDArray[np.int32]
-    ) -> Ballots:
+    def _by_label(self, labels: NDArray[np.int32], chosen: NDArray[np.int64]) -> Ballots:
+        """What was found for a chunk; those for whom nothing was vote for the first candidates."""
         for label in range(self.labels):
             rows = np.flatnonzero(labels == label)
             own = np.flatnonzero(self.own == label)
-            usable = finite[rows] & (len(own) > 0)
             own = own if len(own) else np.arange(self.bins)
             k = min(len(self.steps), len(own))
-            able = rows[usable]
-            if len(able):
-                if (label, k) not in self._searches:
-                    self._searches[label, k] = Search(np.ascontiguousarray(self.targets[own]), k)
-                queries = vectors if len(able) == len(vectors) else vectors[able]
-                yield able, own[self._searches[label, k](queries)]
-            if len(able) < len(rows):
-                yield rows[~usable], np.broadcast_to(own[:k], (len(rows) - len(able), k))
+            able = chosen[rows, 0] >= 0
+            if able.any():
+                yield rows[able], chosen[rows[able], :k]
+            if not able.all():
+                yield rows[~able], np.broadcast_to(own[:k], (int((~able).sum()), k))
 
     def counts(self, ballots: Ballots) -> NDArray[np.int64]:
         """Sum of the votes, int64 (m,), in grid steps."""

@@ -91,7 +91,7 @@ def _shards(job: _Job, task: int, tasks: int) -> None:
     for shard in job.shards[task::tasks]:
         if job.of(shard).exists():  # whole, as files here are renamed into place
             continue
-        ballots = job.poll.ballots(shard.vectors(), shard.finite(), shard.labels())
+        ballots = job.poll.ballots(shard.vectors(), shard.finite(), shard.labels(), str(shard.folder / shard.name))
         if job.poll.bound is None:
             leave(job.of(shard), job.poll.counts(ballots))
         else:

@@ -68,6 +68,7 @@ def _vote() -> str:
     """Every route of the vote kernel that this machine has, against the definition, on extreme vectors with ties."""
     import numpy as np
 
+    from pe.kernels.devices import named, usable
     from pe.kernels.nearest import Search, routes
 
     rng = np.random.default_rng(0)
@@ -80,7 +81,8 @@ def _vote() -> str:
         for k in (1, 4):
             if not fault and not np.array_equal(Search(candidates, k, route=route)(queries), expected[:, :k]):
                 raise RuntimeError(f"the vote kernel's {route} route disagrees with its definition on this machine")
-    taken = next(route for route, fault in known.items() if not fault)
+    taken: str = next(route for route, fault in known.items() if not fault)
+    taken = f"cuda ({named(usable())})" if taken == "cuda" else taken
     missing = "".join(f"; not {route}: {fault}" for route, fault in known.items() if fault)
     return f"exact; int8 embeddings take {taken}{missing}; {os.cpu_count()} cores"
 
