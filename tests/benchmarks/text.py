@@ -44,7 +44,7 @@ from pe.select import apportion
 ROWS, PRIVATE = 1000, 4000
 ROUNDS = {"aug-pe": 10, "text-pe": 9, "none": 9}
 STARS = {"1": "1-2", "2": "1-2", "3": "3", "4": "4-5", "5": "4-5"}
-EMBEDDER = {"kind": "sentence", "dtype": "bfloat16"}
+EMBEDDER = {"kind": "sentence", "dtype": "bfloat16", "length": 0.4}
 
 
 def reviews(folder: Path, length: int) -> pa.Table:
