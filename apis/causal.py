@@ -41,11 +41,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote to the prompt at ``index``; ``ended`` of its own accord, not at the limit of its length."""
+    """What a model wrote to the prompt at ``index``, in ``tokens`` tokens.
+
+    ended  of its own accord or at a stop, not at the limit of its length.
+    """
 
     index: int
     text: str
     ended: bool
+    tokens: int
 
 
 class CausalLM:
@@ -58,8 +62,8 @@ class CausalLM:
 
     chat  whether prompts go through the tokenizer's chat template; by default if it has one.
 
-    Configuration and tokenizer are read at once, the weights when first asked. Raises ConfigError where either
-    cannot be had, APIError where the weights cannot.
+    Configuration and tokenizer are read at once, the weights by ``load``, or when first asked. Raises ConfigError where
+    either cannot be had.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, batch_tokens: int | None = None, chat: bool | None = None) -> None:
@@ -86,6 +90,10 @@ class CausalLM:
         """Tokens that end an answer: those of the model's own, and every other special one."""
         own = self._model.generation_config.eos_token_id
         return sorted({*(own if isinstance(own, list) else [own]), *self.tokenizer.all_special_ids} - {None})
+
+    def load(self) -> None:
+        """Load the weights, unless they are; raises ConfigError where they cannot be."""
+        _ = self._model
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt."""
@@ -123,7 +131,9 @@ class CausalLM:
                 length = next((at for at, token in enumerate(tokens) if token in self._ends), len(tokens))
                 text = self.tokenizer.decode(tokens[: min(length, limits[index])], skip_special_tokens=True)
                 cut = min((text.find(each) for each in stop if each in text), default=-1)
-                yield Answer(index, (text if cut < 0 else text[:cut]).strip(), cut >= 0 or length < limits[index])
+                yield Answer(
+                    index, (text if cut < 0 else text[:cut]).strip(), cut >= 0 or length < limits[index], length
+                )
 
     def _batches(self, lengths: Sequence[int], limits: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []

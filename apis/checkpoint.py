@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pe.errors import APIError, ConfigError
+from pe.errors import ConfigError
 
 UNBOUNDED = 2**20
 """Tokenizers that know no longest text give some huge number."""
@@ -84,7 +84,7 @@ class Checkpoint:
         return min([*longest, UNBOUNDED])
 
     def weights(self, kind: Any) -> Any:
-        """The model, ready to be asked; raises APIError where its weights cannot be loaded."""
+        """The model, ready to be asked; raises ConfigError where its weights cannot be loaded."""
         import torch
 
         device = self.device()
@@ -93,7 +93,7 @@ class Checkpoint:
             with quiet():
                 model = kind.from_pretrained(self.model, dtype=dtype, **self._source())
         except Exception as error:  # the library's loaders raise what their file formats raise
-            raise APIError(f"the weights of model {self.model} cannot be loaded: {_first_line(error)}") from None
+            raise ConfigError(f"the weights of model {self.model} cannot be loaded: {_first_line(error)}") from None
         return model.to(device).eval()
 
     def _source(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ class Filler:
     """A masked language model and its tokenizer, asked in batches of windows of like length.
 
     Raises ConfigError for a model that cannot be had, that has no mask, or whose tokens do not say where they stand in
-    a text; APIError where its weights cannot be loaded.
+    a text.
     """
 
     def __init__(self, checkpoint: Checkpoint, batch_tokens: int | None = None) -> None:
@@ -54,13 +53,10 @@ class Filler:
         if self.context < 1:
             raise ConfigError(f"the context of model {checkpoint.model} is too short. Nothing was spent.")
         self.batch_tokens = batch_tokens or (8192 if checkpoint.device() == "cpu" else 65536)
-        self._uncased = self.tokenizer.tokenize("A") == self.tokenizer.tokenize("a")
-
-    @cached_property
-    def _model(self) -> Any:
         from transformers import AutoModelForMaskedLM
 
-        return self.checkpoint.weights(AutoModelForMaskedLM)
+        self._model = checkpoint.weights(AutoModelForMaskedLM)
+        self._uncased = self.tokenizer.tokenize("A") == self.tokenizer.tokenize("a")
 
     @cached_property
     def _pieces(self) -> tuple[list[str], NDArray[np.int8]]:

@@ -1,7 +1,9 @@
 """A language model on this machine, on one that was trained for it: what it writes, and how it is asked."""
 
+import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pe.apis.checkpoint import Checkpoint
 from pe.apis.prompts import Prompt
 from pe.apis.transformers import TransformersAPI
 from pe.errors import APIError, ConfigError, SchemaError
+from pe.journal import Journal, usage
 from pe.population import Population
 
 TEXT = pe.Text("text", 300)
@@ -70,9 +73,7 @@ def test_variations_resemble_their_parents_and_differ_from_them(
     assert np.mean([parent == child for parent, child in pairs]) < 0.5
 
 
-def test_a_seed_gives_the_same_texts_however_batches_are_cut(
-    api: TransformersAPI, parents: Population
-) -> None:
+def test_a_seed_gives_the_same_texts_however_batches_are_cut(api: TransformersAPI, parents: Population) -> None:
     parents = parents.take(np.arange(12))
     wanted = texts(api.vary(parents, 0.5, np.random.default_rng(3)))
     assert texts(api.vary(parents, 0.5, np.random.default_rng(3))) == wanted
@@ -86,7 +87,8 @@ def test_a_seed_gives_the_same_texts_however_batches_are_cut(
 def test_samples_are_handed_over_as_they_are_finished(
     api: TransformersAPI, parents: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.lm, "batch_tokens", 400)
+    monkeypatch.setattr(api.lm, "batch_tokens", 500)
+    parents = parents.take(np.arange(12))
     heard: list[pa.Table] = []
     api.listen(heard.append)
     varied = api.vary(parents, 0.5, np.random.default_rng(0))
@@ -119,6 +121,32 @@ def test_texts_are_cut_to_the_longest_that_the_schema_allows(tiny: Any) -> None:
     assert {len(text) for text in drawn} == {20}
 
 
+def test_what_was_answered_is_not_asked_again(
+    tiny: Any, schema: pe.Schema, parents: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = parents.take(np.arange(8))
+    path = tmp_path / "iterations" / "001" / "api.jsonl"
+    first, again = made(tiny, schema, batch_tokens=500), made(tiny, schema)
+    path.parent.mkdir(parents=True)
+    first.record(Journal(path))
+    wanted = texts(first.vary(parents, 0.5, np.random.default_rng(0)))
+    lines = path.read_text().splitlines()
+    assert len(lines) == 9
+    counted = usage(map(json.loads, lines))
+    assert counted.calls == 8
+    assert 8 * 10 < counted.completion_tokens < counted.prompt_tokens < 8 * 60
+    path.write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])  # killed in the middle of the sixth
+    again.record(Journal(path))
+    asked: list[int] = []
+    answers = again.lm.answers
+    monkeypatch.setattr(again.lm, "answers", lambda new, *rest: asked.append(len(new)) or answers(new, *rest))
+    assert texts(again.vary(parents, 0.5, np.random.default_rng(0))) == wanted
+    assert asked == [3]
+    assert len(path.read_text().splitlines()) == 9
+    assert usage(map(json.loads, path.read_text().splitlines())) == counted
+    assert made(tiny, schema).estimate(10, 20).calls == 30
+
+
 # -- what fails --------------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +161,7 @@ def silenced(monkeypatch: pytest.MonkeyPatch, api: TransformersAPI, times: dict[
         for answer in answers(prompts, *rest):
             left = sorted(index for index, count in times.items() if count >= number) if number else range(asked[0])
             empty = times.get(left[answer.index], 0) > number
-            yield Answer(answer.index, "" if empty else answer.text, answer.ended)
+            yield replace(answer, text="" if empty else answer.text)
 
     monkeypatch.setattr(api.lm, "answers", some)
 
@@ -149,7 +177,7 @@ def test_empty_answers_are_asked_for_anew_and_then_the_parent_stays(
     assert [index for index in range(40) if got[index] != wanted[index]] == [3, 5, 6]
     assert got[3] not in ("", given[3])
     assert [got[5], got[6]] == [given[5], given[6]]
-    assert (api.counts["retried"], api.counts["kept"]) == (5, 2)
+    assert api.counts == {"kept": 2}
 
 
 def test_a_fresh_sample_that_fails_repeats_another_one(
@@ -159,7 +187,7 @@ def test_a_fresh_sample_that_fails_repeats_another_one(
     silenced(monkeypatch, api, {2: 9})
     got = texts(api.random(6, 0, np.random.default_rng(0)))
     assert got[2] in got[:2] + got[3:]
-    assert api.counts["replaced"] == 1
+    assert api.counts == {"replaced": 1}
     silent = made(tiny, schema)
     silenced(monkeypatch, silent, dict.fromkeys(range(6), 9))
     with pytest.raises(APIError, match="gave 6 empty answers and no other"):
@@ -227,8 +255,8 @@ def test_bad_folders(tiny: Any, schema: pe.Schema, tmp_path: Path) -> None:
         made(tiny, schema, model=str(copied))
     shutil.copy(tiny.model / "tokenizer.json", copied)
     (copied / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(APIError, match=r"weights of model .* cannot be loaded"):
-        made(tiny, schema, model=str(copied)).random(1, 0, np.random.default_rng(0))
+    with pytest.raises(ConfigError, match=r"weights of model .* cannot be loaded"):
+        made(tiny, schema, model=str(copied)).ready()
     (copied / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match="has no weights"):
         made(tiny, schema, model=str(copied))
