@@ -30,6 +30,7 @@ APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
+    "openai": "pe.apis.openai:OpenAIAPI",
     "ngram": "pe.apis.ngram:NGramAPI",
     "mixture": "pe.apis.mixture:MixtureAPI.of",
 }
@@ -45,7 +46,7 @@ EMBEDDERS = {
 }
 
 _PROMISED = {"name", "dim", "scale", "limit", "embed"}
-_EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text"}
+_EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text", "openai": "openai"}
 
 
 def build_apis(config: Config, schema: Schema) -> list[API]:
