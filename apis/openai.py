@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pe.apis.allowance import Allowance, Prices
+from pe.apis.answers import finished, judged
 from pe.apis.endpoint import AGAIN, HOPELESS, OFFICIAL, Answer, Endpoint, Refusal, check_public, key_from
 from pe.apis.facts import Facts
 from pe.apis.prompts import Prompt, Prompts
@@ -91,14 +91,24 @@ class OpenAIAPI:
         prices: Mapping[str, float] | None = None,
     ) -> None:
         check_public(base_url, headers or {}, query or {})
-        least = {"concurrency": 1, "asks": 1, "max_tokens": 1, "retries": 0, "longest_wait": 0}
-        found = {"concurrency": concurrency, "asks": asks, "max_tokens": max_tokens, "retries": retries}
-        found |= {"longest_wait": longest_wait}  # type: ignore[dict-item]
-        for name, value in found.items():
-            if not value >= least[name]:
-                raise ConfigError(f"expected api.{name} >= {least[name]}, got {value}. Nothing was spent.")
-        if not (timeout > 0 and deadline > 0):
-            raise ConfigError("expected api.timeout and api.deadline > 0. Nothing was spent.")
+        whole = {
+            "concurrency": (concurrency, 1),
+            "asks": (asks, 1),
+            "max_tokens": (max_tokens, 1),
+            "retries": (retries, 0),
+        }
+        for name, (value, least) in whole.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"expected api.{name} >= {least}, whole, got {value!r}. Nothing was spent.")
+        amounts: dict[str, Any] = {"timeout": timeout, "deadline": deadline, "longest_wait": longest_wait}
+        amounts |= {
+            name: each
+            for name, each in (("max_tokens_total", max_tokens_total), ("max_cost", max_cost))
+            if each is not None
+        }
+        for name, value in amounts.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigError(f"expected api.{name} > 0, got {value!r}. Nothing was spent.")
         if max_cost is not None and prices is None:
             raise ConfigError("api.max_cost needs api.prices, per million tokens. Nothing was spent.")
         if strange := sorted(set(options or {}) & set(_RESERVED)):
@@ -231,14 +241,14 @@ class OpenAIAPI:
     def _texts(self, n: int, ask: Callable[[int, int], Prompt], rows: pa.Table | None) -> list[str | None]:
         """``n`` texts, None for each that could not be had; raises where it is of no use to go on."""
 
-        def finished(row: int, text: str) -> None:
+        def hand_over(row: int, text: str) -> None:
             if self._callback is not None:
                 self._callback(self.facts.records([text], None if rows is None else rows.slice(row, 1)))
 
-        return _completed(self._batch(n, ask, finished))
+        return _completed(self._batch(n, ask, hand_over))
 
     async def _batch(
-        self, n: int, ask: Callable[[int, int], Prompt], finished: Callable[[int, str], None]
+        self, n: int, ask: Callable[[int, int], Prompt], hand_over: Callable[[int, str], None]
     ) -> list[str | None]:
         texts: list[str | None] = [None] * n
         allowance, endpoint = self._open()
@@ -251,7 +261,7 @@ class OpenAIAPI:
                 text, why = await self._text(row, ask, endpoint, allowance)
                 if text is not None:
                     texts[row], self._streak, self._worked = text, 0, True
-                    finished(row, text)
+                    hand_over(row, text)
                     continue
                 self._streak += 1
                 if self._streak >= (HOPE if self._worked else min(HOPE, n)):
@@ -297,13 +307,13 @@ class OpenAIAPI:
             prompt = ask(row, attempt)
             body = self._body | {"messages": prompt.messages}
             request = sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
-            if known := self._known[request]:
+            if known := self._known.get(request):
                 answer = known.popleft()
             else:
                 answer, took = await self._call(body, request, prompt.words, left, endpoint, allowance)
                 left -= took
             if answer.outcome == ANSWERED:
-                return _finished(answer), answer
+                return finished(answer), answer
             if answer.outcome in HOPELESS or (answer.outcome in AGAIN and answer.outcome != "rate limited"):
                 break
             if answer.outcome == "rate limited":  # patience, not another attempt
@@ -342,7 +352,7 @@ class OpenAIAPI:
         failure: PEError | None = None
         try:
             async with asyncio.timeout(left):
-                answer = _judged(await endpoint.ask(body, again), words)
+                answer = judged(await endpoint.ask(body, again), words)
         except TimeoutError:
             answer = Answer("timeout", unseen=lost + 1)
         except CapReachedError as error:
@@ -388,29 +398,6 @@ class OpenAIAPI:
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._journal is not None:
             self._journal.write(line)
-
-
-def _judged(answer: Answer, words: int) -> Answer:
-    """A truncated answer counts if its whole sentences make half of the words; none without anything left counts."""
-    if answer.outcome != ANSWERED:
-        return answer
-    text = _finished(answer)
-    if text and (not answer.truncated or 2 * len(text.split()) >= words):
-        return answer
-    return Answer("truncated" if answer.truncated else "empty", "", answer.note, answer.tokens, answer.truncated)
-
-
-def _finished(answer: Answer) -> str:
-    """The text of an answer, without what models put around it; only whole sentences of a truncated one."""
-    text = re.sub(r"^\s*<think>.*?(</think>|$)", "", answer.text, flags=re.DOTALL).strip()
-    for opening, closing in ('""', "“”", "''"):
-        inner = text[1:-1]
-        if text[:1] == opening and text[-1:] == closing and len(text) > 2 and not {opening, closing} & set(inner):
-            text = inner.strip()
-    if answer.truncated:
-        ends = [match.end() for match in re.finditer(r"[.!?…。！？][\"'”’)]*(?=\s|$)", text)]
-        text = text[: ends[-1]] if ends else ""
-    return text
 
 
 def _completed(work: Coroutine[Any, Any, Result]) -> Result:

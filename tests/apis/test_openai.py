@@ -345,8 +345,13 @@ def test_an_outage_later_on_ends_the_iteration_and_keeps_what_was_answered(serve
         ({"max_cost": 1.0}, "needs api.prices"),
         ({"prices": {"input": 1.0}}, "prices = "),
         ({"options": {"n": 4}}, "may not hold 'n'"),
+        ({"prices": {"input": "1", "output": "2"}}, "prices = "),
         ({"concurrency": 0}, "concurrency >= 1"),
+        ({"concurrency": "64"}, "concurrency >= 1, whole, got '64'"),
         ({"timeout": 0}, "timeout"),
+        ({"longest_wait": "a while"}, "longest_wait"),
+        ({"max_tokens_total": "lots"}, "max_tokens_total"),
+        ({"max_cost": float("nan"), "prices": {"input": 1.0, "output": 1.0}}, "max_cost"),
         ({"prompts": {"document": "x", "shot": 1}}, "unexpected keyword argument 'shot'"),
     ],
 )
