@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pe.apis.allowance import Allowance, Prices
-from pe.apis.answers import finished, judged
+from pe.apis.answers import finished
 from pe.apis.endpoint import AGAIN, HOPELESS, OFFICIAL, Answer, Endpoint, Refusal, check_public, key_from
 from pe.apis.facts import Facts
 from pe.apis.prompts import Prompt, Prompts
@@ -313,7 +313,7 @@ class OpenAIAPI:
                 answer, took = await self._call(body, request, prompt.words, left, endpoint, allowance)
                 left -= took
             if answer.outcome == ANSWERED:
-                return finished(answer), answer
+                return finished(answer.text, truncated=answer.truncated), answer
             if answer.outcome in HOPELESS or (answer.outcome in AGAIN and answer.outcome != "rate limited"):
                 break
             if answer.outcome == "rate limited":  # patience, not another attempt
@@ -352,7 +352,7 @@ class OpenAIAPI:
         failure: PEError | None = None
         try:
             async with asyncio.timeout(left):
-                answer = judged(await endpoint.ask(body, again), words)
+                answer = _judged(await endpoint.ask(body, again), words)
         except TimeoutError:
             answer = Answer("timeout", unseen=lost + 1)
         except CapReachedError as error:
@@ -398,6 +398,16 @@ class OpenAIAPI:
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._journal is not None:
             self._journal.write(line)
+
+
+def _judged(answer: Answer, words: int) -> Answer:
+    """A truncated answer counts if its whole sentences make half of the words; none without anything left counts."""
+    if answer.outcome != ANSWERED:
+        return answer
+    text = finished(answer.text, truncated=answer.truncated)
+    if text and (not answer.truncated or 2 * len(text.split()) >= words):
+        return answer
+    return Answer("truncated" if answer.truncated else "empty", "", answer.note, answer.tokens, answer.truncated)
 
 
 def _completed(work: Coroutine[Any, Any, Result]) -> Result:
