@@ -31,6 +31,7 @@ kind = "{api}"             # tabular, text_render, nearest, or "package.module:C
 # method = "{method}"      # cross-tables (no API, no rounds), tab-pe, image-pe, aug-pe; settings of rounds, for all or
 # iterations = 10          # one per iteration: parents, variations, keep, selection, threshold, degree, lookahead,
 # seed = 0                 # nearest, vote_weights, budget_weights
+# targets = ["column"]     # of cross-tables: what models will be trained to predict, beside the label; numbers too
 
 [output]
 run = "runs/{source}"
@@ -66,8 +67,8 @@ values = ["north", "south"]
 # type = "boolean"
 
 # [columns.id]
-# type = "key"           # fresh ids for the output; the private ones are never read
-# format = "P-{:06d}"
+# type = "key"           # fresh ids for the output, random ("uuid4") unless a format is named; private ones are never
+# format = "P-{:06d}"    # read, so numbered ids should begin (start = 1) where no private id can be
 
 # [[constraints]]        # what holds in every record
 # kind = "order"         # order, sum or determines

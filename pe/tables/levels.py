@@ -15,6 +15,9 @@ from pe.schema import Categorical, Column, Image, Numeric, Text
 REFINED_FROM = 16
 """Grids with at least this many bins are refined at the ends of the domain."""
 
+DIGITS = 7
+"""Significant digits of a number that is drawn between edges."""
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -76,7 +79,8 @@ class Levels:
             drawn = low * (high / low) ** uniform
         else:
             drawn = low + uniform * (high - low)
-        drawn = np.clip(np.rint(drawn) if self.column.integer else drawn, self.column.minimum, self.column.maximum)
+        drawn = np.rint(drawn) if self.column.integer else _rounded(drawn, low, high, self.column)
+        drawn = np.clip(drawn, self.column.minimum, self.column.maximum)
         if self.absent:
             drawn[absent] = np.nan
         whole = self.column.integer and not self.absent
@@ -199,6 +203,20 @@ def _present(levels: Levels) -> Levels:
     """A number's levels without that of its missing values."""
     assert isinstance(levels.column, Numeric)
     return Levels(replace(levels.column, missing=False), levels.shares[:-1], levels.edges)
+
+
+def _rounded(
+    values: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], column: Numeric
+) -> NDArray[np.float64]:
+    """To ``DIGITS`` digits of the domain's width (on a log scale, of each value): the others are drawn, not found.
+
+    A value that would leave its level, [low, high), stays.
+    """
+    scale = values if column.log else np.full(len(values), max(column.maximum - column.minimum, 1e-300))
+    places = np.clip(DIGITS - 1 - np.floor(np.log10(scale)), -22, 22)
+    up, down = 10.0 ** np.maximum(places, 0), 10.0 ** np.maximum(-places, 0)  # exact, so that decimals are the nearest
+    found = np.rint(values * up / down) * down / up
+    return np.where((low <= found) & (found < high), found, values)
 
 
 def _normalised(mass: NDArray[np.float64]) -> NDArray[np.float64]:

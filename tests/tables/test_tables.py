@@ -99,6 +99,18 @@ def test_levels_decode_to_values_of_the_same_level_inside_the_domain() -> None:
             assert values.dtype == (np.int64 if column.integer else np.float64)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "log", "longest"),
+    [(0, 1, False, 9), (6.981, 28.11, False, 8), (0, 1e6, False, 8), (1e-3, 9e8, True, 12)],
+)
+def test_drawn_numbers_have_few_digits(low: float, high: float, log: bool, longest: int) -> None:
+    level = grid(Numeric("x", low, high, log=log), 20)
+    rng = np.random.default_rng(0)
+    values = level.decode(rng.integers(0, level.size, 500).astype(np.int32), rng)
+    assert max(len(repr(float(value))) for value in values) <= longest
+    assert len(set(values.tolist())) > 450
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 500), st.integers(2, 40), st.integers(4, 128))
 @settings(max_examples=60, deadline=None)
 def test_any_noisy_answer_makes_usable_levels(seed: int, sigma: float, most: int, bins: int) -> None:
