@@ -67,7 +67,9 @@ class Density:
         sampler = _Sampler(self.tables, self.levels, [sharpness * theta for theta in self.theta])
         for _ in range(sweeps):
             sampler.sweep(codes, labels, rng)
-        return {level.column.name: level.decode(code, rng) for level, code in zip(self.levels, codes, strict=True)}
+        return {
+            level.column.name: level.decode(code, rng, labels) for level, code in zip(self.levels, codes, strict=True)
+        }
 
 
 def fit(
