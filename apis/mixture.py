@@ -11,8 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.errors import APIError, ConfigError
+from pe.journal import Journal, Usage
 from pe.population import Population, concatenate
-from pe.protocols import API, Piecemeal
+from pe.protocols import API, Metered, Piecemeal
 from pe.select import apportion
 
 PARAMETERS = "packed"
@@ -97,6 +98,24 @@ class MixtureAPI:
         for member in self.members:
             if isinstance(member, Piecemeal):
                 member.listen(callback)
+
+    def record(self, journal: Journal | None) -> None:
+        """See ``pe.protocols.Metered``: each member that is metered gets a journal of its own."""
+        for index, member in enumerate(self.members):
+            if isinstance(member, Metered):
+                member.record(None if journal is None else journal.part(str(index)))
+
+    def ready(self) -> None:
+        """See ``pe.protocols.Metered``."""
+        for member in self.members:
+            if isinstance(member, Metered):
+                member.ready()
+
+    def estimate(self, fresh: int, varied: int) -> Usage:
+        """See ``pe.protocols.Metered``: by the shares that members have at first."""
+        sizes = zip(self.members, apportion(fresh, self.share), apportion(varied, self.share), strict=True)
+        found = (each.estimate(int(new), int(old)) for each, new, old in sizes if isinstance(each, Metered))
+        return sum(found, Usage())
 
     def random(self, n: int, label: int, rng: np.random.Generator) -> Population:
         sizes, parts = apportion(n, self.share), []

@@ -18,6 +18,9 @@ from pe.errors import ConfigError, SchemaError
 from pe.population import Population
 from pe.schema import Schema
 
+MOVED = 0.75
+"""Share of what changes that is due to moves of whole sentences: they bring texts nearer to a target faster."""
+
 TRIES = 8
 """Single spans that are drawn for a text that has come out as it was."""
 
@@ -35,7 +38,7 @@ NEAREST_OF = 1000
 
 MOVES = ("exchange", "insert", "delete")
 _MOVE = (0.5, 0.25, 0.25)
-_SOURCE = (0.5, 0.25, 0.25)
+_SOURCE = (0.45, 0.15, 0.05, 0.35)
 
 
 class NGramAPI:
@@ -44,12 +47,12 @@ class NGramAPI:
     ``random`` draws sentences until a number of words is passed, itself drawn uniformly in its logarithm from
     ``words``.
 
-    ``vary`` changes about the share ``degree`` of a text: half of it by moves of whole sentences, half by spans of some
-    words that are drawn anew in their context, from the left, so that they join what follows. A sentence is exchanged,
-    inserted or deleted; the new one comes from another parent of the label, from the corpus (the nearest in its words
-    to the text, of some drawn at random), or from the model. Half of the spans follow an n-gram model of the parents
-    instead of the corpus, so that phrases of theirs recombine. Degree 0 changes nothing, any other one span at least,
-    unless none of a few joins. How many words a text has is a random walk that only selection directs.
+    ``vary`` changes about the share ``degree`` of a text: most of it by moves of whole sentences, the rest by spans of
+    some words that are drawn anew in their context, from the left, so that they join what follows. A sentence is
+    exchanged, inserted or deleted; the new one is another parent's of the label, is drawn from an n-gram model of the
+    parents, in which their phrases recombine, or is the nearest of some of the corpus in its words, or drawn from its
+    model. Spans follow either model. Degree 0 changes nothing, any other one span at least, unless none of a few joins.
+    How many words a text has is a random walk that only selection directs.
 
     corpus        paths: what ``pe.read`` reads, or .txt with a text per line. Public.
     corpus_text   the column of texts, one for all or one for each path; by default the schema's.
@@ -159,18 +162,8 @@ class _Source:
         self.places = self.topics.of(sentences)
 
     def sentences(self, n: int, rng: np.random.Generator) -> Sentences:
-        """``n`` sentences drawn from the model."""
-        k = self.model.context
-        window = np.full((n, k + LONGEST), END, np.int64)
-        active = np.arange(n)
-        for step in range(LONGEST):
-            known = np.full(len(active), step + 1)
-            window[active, k + step] = self.model.draw(window[active, step : k + step], known, rng)
-            active = active[window[active, k + step] != END]
-            if len(active) == 0:
-                break
-        ends = np.append((window[:, k:] == END), np.ones((n, 1), np.bool_), axis=1).argmax(axis=1)
-        return [row[:end].tolist() for row, end in zip(window[:, k:], ends, strict=True) if end]
+        """At most ``n`` sentences drawn from the model."""
+        return drawn(self.model, n, rng)
 
     def near(self, texts: Sequence[Sentences], rng: np.random.Generator) -> Sentences:
         """A sentence of the corpus near each text."""
@@ -181,6 +174,21 @@ class _Source:
             best = (asked[start : start + 64] @ self.places[pool].T).argmax(axis=1)
             found += [self.corpus[place] for place in pool[best]]
         return found
+
+
+def drawn(model: NGrams, n: int, rng: np.random.Generator) -> Sentences:
+    """At most ``n`` sentences: none for an empty draw."""
+    k = model.context
+    window = np.full((n, k + LONGEST), END, np.int64)
+    active = np.arange(n)
+    for step in range(LONGEST):
+        known = np.full(len(active), step + 1)
+        window[active, k + step] = model.draw(window[active, step : k + step], known, rng)
+        active = active[window[active, k + step] != END]
+        if len(active) == 0:
+            break
+    ends = np.append((window[:, k:] == END), np.ones((n, 1), np.bool_), axis=1).argmax(axis=1)
+    return [row[:end].tolist() for row, end in zip(window[:, k:], ends, strict=True) if end]
 
 
 class _Variation:
@@ -207,7 +215,7 @@ class _Variation:
         lengths = np.fromiter((max(len(text), 1) for text in self.given), np.int64, len(self.given))
         owner = np.repeat(np.arange(len(lengths)), lengths)
         empty = np.array([not text for text in self.given], np.bool_)
-        at = np.flatnonzero((rng.random(len(owner)) < self.degree / 2) | empty[owner])
+        at = np.flatnonzero((rng.random(len(owner)) < self.degree * MOVED) | empty[owner])
         rows = owner[at]
         places = at - (np.cumsum(lengths) - lengths)[rows]
         moves = rng.choice(len(MOVES), len(at), p=_MOVE)
@@ -224,7 +232,7 @@ class _Variation:
         return texts
 
     def _fresh(self, rows: Ints) -> Sentences:
-        """A sentence for each row: from another parent of its label, near it in the corpus, or drawn."""
+        """A sentence for each row: of another parent of its label, near it in the corpus, or drawn from a model."""
         rng, found = self.rng, [[END]] * len(rows)
         sources = rng.choice(len(_SOURCE), len(rows), p=_SOURCE)
         pools = {
@@ -237,12 +245,14 @@ class _Variation:
                 found[place] = pool[rng.integers(len(pool))]
             else:
                 sources[place] = 2
-        near, drawn = np.flatnonzero(sources == 1), np.flatnonzero(sources == 2)
+        near = np.flatnonzero(sources == 1)
         for place, sentence in zip(near, self.source.near([self.given[row] for row in rows[near]], rng), strict=True):
             found[place] = sentence
-        made = self.source.sentences(len(drawn), rng) if len(drawn) else []
-        for number, place in enumerate(drawn):
-            found[place] = made[number % len(made)] if made else self.source.corpus[0]
+        for source, model in ((2, self.source.model), (3, self.parents)):
+            own = np.flatnonzero(sources == source)
+            made = drawn(model, len(own), rng) if len(own) else []
+            for number, place in enumerate(own):
+                found[place] = made[number % len(made)] if made else self.source.corpus[0]
         return found
 
     def _respanned(self, texts: list[Sentences], *, one: bool = False) -> list[Sentences]:
@@ -258,7 +268,7 @@ class _Variation:
         stream = np.full(context + int((lengths + 1).sum()) + 2, END, np.int64)
         stream[where] = [token for sentence in sentences for token in sentence]
         free = np.repeat(begins + lengths - 1, lengths) - where  # the mark at the end stays
-        started = (rng.random(len(where)) < self.degree / 2 / SPAN) & (free > 0)
+        started = (rng.random(len(where)) < self.degree * (1 - MOVED) / SPAN) & (free > 0)
         if one:
             row = np.repeat(np.arange(len(texts)), [sum(map(len, text)) for text in texts])
             order = np.lexsort((np.where(free > 0, rng.random(len(where)), -1), row))
@@ -287,7 +297,7 @@ class _Variation:
         return found
 
     def _spans(self, stream: Ints, start: Ints, size: Ints, known: Ints) -> list[list[int]]:
-        """Tokens for each span: of some chains and lengths those that join the right context best.
+        """Tokens for each span: of some chains and lengths those that join the right context best, as a trigram.
 
         Where none joins it the span stays as it was.
         """
@@ -316,11 +326,10 @@ class _Variation:
             able = alive & (np.abs(taken - size[span]) <= 2) & ((taken > 0) | (window[:, at - 1] != END))
             ends = np.flatnonzero(able)
             pair = np.column_stack([window[ends, at - 1], right[ends, 0]])
-            joined = self._joins(pair)
-            ends, pair = ends[joined], pair[joined]
-            scores[ends, taken] = 0.5 * rng.random(len(ends))
-            scores[ends, taken] += self._joins(np.column_stack([window[ends, at - 2], pair]))
-            scores[ends, taken] += self._joins(np.column_stack([pair, right[ends, 1]]))
+            joins = self._joins(np.column_stack([window[ends, at - 2], pair])).astype(np.float64)
+            joins += self._joins(np.column_stack([pair, right[ends, 1]]))
+            joins[~self._joins(pair)] = 0
+            scores[ends, taken] = np.where(joins > 0, joins + 0.5 * rng.random(len(ends)), -np.inf)
         # what stood there before is no variation
         for taken in range(1, longest + 1):
             ends = np.flatnonzero(size[span] == taken)

@@ -55,6 +55,12 @@ CLIP = 4.5
 Of votes of Yelp reviews between reviews and film snippets .8 % move (4: 1.3 %, 5: 1.3 %, 6: 1.7 %).
 """
 
+LENGTHS = 16
+"""Entries for a text's length, one for each time that it doubles."""
+
+MOST_LENGTH = 0.46
+"""2 CLIP / sqrt(384): such entries are clipped at the same bound as the others of the default model."""
+
 _SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Models whose positions begin behind the padding token's."""
 
@@ -74,6 +80,8 @@ class SentenceEmbedder:
     max_tokens  padded length at most: a text keeps its first ``max_tokens`` - 1 tokens. By default the model's own.
     dtype       "float32", or "bfloat16", nearly twice as fast where the processor has it, at about 2 % of votes moved.
     device      "cpu", or "cuda" (the default where there is one).
+    length      how far a text moves when it becomes twice as long, from 0 to .46 in units of the vectors' length. A
+                model of meaning hardly sees lengths: with it votes follow them too, in ``LENGTHS`` entries more.
 
     The model is loaded when it is first needed. Raises SchemaError unless the features are one text column,
     ConfigError for a model that is not there or runs elsewhere.
@@ -90,6 +98,7 @@ class SentenceEmbedder:
         max_tokens: int | None = None,
         dtype: str = "float32",
         device: str | None = None,
+        length: float = 0.0,
     ) -> None:
         self.text = text_alone(schema, "the sentence embedder")
         if "://" in model or model.startswith("openai:"):
@@ -103,40 +112,57 @@ class SentenceEmbedder:
             raise ConfigError(
                 f"embedder: expected max_tokens of at least {STEP}, got {max_tokens!r}. Nothing was spent."
             )
-        self.model, self.dtype, self.device = model, dtype, device
+        self._place = _place(model)
+        if isinstance(length, bool) or not 0 <= length <= MOST_LENGTH:
+            raise ConfigError(f"embedder: expected length in [0, {MOST_LENGTH}], got {length!r}. Nothing was spent.")
+        self.model, self.dtype, self.device, self.length = model, dtype, device, float(length)
         self._asked = max_tokens
         self._at_work = Lock()
 
     @cached_property
     def _loaded(self) -> _Model:
-        return _Model(self.model, self.dtype, self.device, self._asked)
+        return _Model(self._place, self.model, self.dtype, self.device, self._asked)
 
     @property
     def name(self) -> str:
         found = self._loaded
-        return f"sentence-{self.model}-{found.digest[:16]}-{self.dtype}-{found.max_tokens}-{found.machine}"
+        name = f"sentence-{self.model}-{found.digest[:16]}-{self.dtype}-{found.max_tokens}-{found.machine}"
+        return f"{name}-length-{self.length:g}" if self.length else name
 
     @property
     def dim(self) -> int:
-        return self._loaded.dim
+        return self._loaded.dim + (LENGTHS if self.length else 0)
 
     @property
     def scale(self) -> float:
-        return self.limit * math.sqrt(self.dim) / CLIP
+        return self.limit * math.sqrt(self._loaded.dim) / CLIP
 
     def embed(self, table: pa.Table) -> NDArray[np.float32]:
+        texts = to_numpy(table, self.text).tolist()
         with self._at_work:
-            return self._loaded.vectors(to_numpy(table, self.text).tolist())
+            vectors = self._loaded.vectors(texts)
+        if not self.length:
+            return vectors
+        lengths: NDArray[np.float32] = np.float32(self.length) * (_doublings(texts) - np.float32(0.5))
+        joined: NDArray[np.float32] = np.concatenate([vectors, lengths], axis=1)
+        return joined
+
+
+def _doublings(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Entry j grows from 0 to 1 while a text grows from 2**j to 2**(j + 1) characters: float32 (n, LENGTHS)."""
+    doubled = np.array([math.log2(max(len(text), 1)) for text in texts], np.float32)  # numpy's may differ by place
+    entries: NDArray[np.float32] = np.clip(doubled[:, None] - np.arange(LENGTHS, dtype=np.float32)[None], 0.0, 1.0)
+    return entries
 
 
 class _Model:
     """A loaded model, and the shapes of batches that proved to keep rows apart."""
 
-    def __init__(self, name: str, dtype: str, device: str | None, max_tokens: int | None) -> None:
+    def __init__(self, place: str, name: str, dtype: str, device: str | None, max_tokens: int | None) -> None:
         import torch
 
         with _silence():
-            self._model = _load(name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._model = _load(place, name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._tokenizer = self._model.tokenizer
         if not getattr(self._tokenizer, "is_fast", False):
             raise ConfigError(f"embedder: the model '{name}' has no tokenizer for text alone. Nothing was spent.")
@@ -249,22 +275,29 @@ class _Model:
         return units
 
 
-def _load(name: str, device: str) -> Any:
+def _load(place: str, name: str, device: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ConfigError(
             f"embedder 'sentence' needs an extra ({error}): pip install 'pe-synth[text]'. Nothing was spent."
         ) from None
-    try:
-        return SentenceTransformer(_place(name), device=device)
-    except Exception as error:  # of many libraries, about a public model
-        first = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ConfigError(f"embedder: the model '{name}' cannot be loaded: {first}. Nothing was spent.") from None
+    local: Any = [True] if Path(place).is_dir() else [True, False]  # what was downloaded once needs no network
+    for only_local in local:
+        try:
+            return SentenceTransformer(place, device=device, local_files_only=only_local)
+        except Exception as error:  # of many libraries, about a public model
+            first = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+    raise ConfigError(f"embedder: the model '{name}' cannot be loaded: {first}. Nothing was spent.")
 
 
 def _place(name: str) -> str:
-    """Where a model lies: the default one in a package that carries it, if that is installed."""
+    """Where a model lies: the default one in a package that carries it, if that is installed.
+
+    Raises ConfigError for a path that is no folder: the hub would be asked for it, again and again.
+    """
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ConfigError(f"embedder: the model '{name}' cannot be loaded: there is no such folder. Nothing was spent.")
     if name != DEFAULT or Path(name).is_dir():
         return name
     try:

@@ -74,8 +74,8 @@ class Search:
     The answer for a query depends on that query and the candidates alone. Memory beyond the answers stays under 64 MB
     for any number of queries and candidates; what a CUDA device needs on the host is two pinned buffers of 16 MB. A
     device that is full is given fewer rows at a time, and one that is full even so, or fails, is given up for the CPU,
-    with a RuntimeWarning. Raises ValueError for shapes that do not fit, for vectors too long for exact arithmetic
-    (3 |q|**2 >= 2**53), and where the route or device asked for is not exact or not to be had.
+    with a RuntimeWarning. Raises ValueError for shapes that do not fit, for floats, for vectors too long for exact
+    arithmetic (3 |q|**2 >= 2**53), and where the route or device asked for is not exact or not to be had.
     """
 
     def __init__(
@@ -89,6 +89,10 @@ class Search:
     ) -> None:
         if candidates.ndim != 2:
             raise ValueError(f"expected (m, d) candidates, got {candidates.shape}")
+        if candidates.dtype.kind not in "iu":
+            raise ValueError(f"expected integer candidates, got {candidates.dtype}: quantise them")
+        if len(candidates) == 0:
+            raise ValueError("expected at least one candidate, got none")
         if not 1 <= k <= len(candidates):
             raise ValueError(f"expected 1 <= k <= {len(candidates)} candidates, got k = {k}")
         if groups is not None and groups.shape != candidates.shape[:1]:
@@ -119,7 +123,9 @@ class Search:
         """
         n = len(queries)
         if queries.ndim != 2 or queries.shape[1] != self.candidates.shape[1]:
-            raise ValueError(f"expected (n, {self.candidates.shape[1]}) queries, got {queries.shape}")
+            raise ValueError(f"expected queries (n, {self.candidates.shape[1]}), got {queries.shape[1:]} each")
+        if queries.dtype.kind not in "iu":  # a NaN has no place in exact arithmetic: quantise() says which rows had one
+            raise ValueError(f"expected integer queries, got {queries.dtype}: quantise them")
         if (groups is None) != (self.groups is None) or (groups is not None and groups.shape != (n,)):
             raise ValueError("expected a group for each query where candidates have groups, and only there")
         found = np.full((n, self.k), -1, np.int64)

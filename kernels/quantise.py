@@ -24,10 +24,15 @@ def quantise(
     bytes less 128 fill: pixels are exact.
 
     Each row depends on that row alone: multiplication and rounding are element-wise IEEE operations in float32. Rows
-    with a NaN or an infinity become zeros. Raises ValueError unless 1 <= limit <= 32767 and scale > 0.
+    with a NaN or an infinity become zeros. Raises ValueError unless 1 <= limit <= 32767 and 0 < scale < inf in float32,
+    and for anything but float vectors (n, d).
     """
-    if not (1 <= limit <= 32767 and 0 < scale < np.inf):
-        raise ValueError(f"expected 1 <= limit <= 32767 and 0 < scale < inf, got {limit} and {scale}")
+    with np.errstate(over="ignore"):
+        usable = 1 <= limit <= 32767 and 0 < np.float32(scale) < np.inf
+    if not usable:
+        raise ValueError(f"expected 1 <= limit <= 32767 and 0 < scale < inf in float32, got {limit} and {scale}")
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise ValueError(f"expected float vectors (n, d), got {vectors.dtype} {vectors.shape[1:]} each")
     dtype = integer_type(limit)
     finite = np.isfinite(vectors).all(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is clipped

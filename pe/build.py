@@ -18,7 +18,7 @@ from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
 from pe.execution import Local, Processes, ShardExecutor
 from pe.kernel import COUNT_SHARE, Kernel
-from pe.methods import default_method, kernel_share, settings, start
+from pe.methods import default_method, distinct, kernel_share, settings, start
 from pe.plan import Plan, Round, noise_scales
 from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
@@ -30,6 +30,7 @@ APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
     "text_render": "pe.apis.text_render:TextRenderAPI",
     "nearest": "pe.apis.nearest:NearestAPI",
+    "openai": "pe.apis.openai:OpenAIAPI",
     "ngram": "pe.apis.ngram:NGramAPI",
     "mixture": "pe.apis.mixture:MixtureAPI.of",
 }
@@ -45,7 +46,7 @@ EMBEDDERS = {
 }
 
 _PROMISED = {"name", "dim", "scale", "limit", "embed"}
-_EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text"}
+_EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text", "openai": "openai"}
 
 
 def build_apis(config: Config, schema: Schema) -> list[API]:
@@ -174,6 +175,8 @@ def _rounds(config: Config, method: str, rows: int, labels: int) -> tuple[int, l
     weights = _budget_weights(config, [each.get("budget_weight", 1.0) for each in rounds])
     for each, index, weight in zip(rounds, _stages(config, len(rounds)), weights, strict=True):
         each |= {"api": index, "budget_weight": weight, "nearest": each.get("nearest", 1)}
+    if rounds:
+        rounds[-1]["distinct"] = distinct(method) if evolution.distinct is None else evolution.distinct
     return population, rounds
 
 

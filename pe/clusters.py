@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pe.errors import ConfigError, PrivateDataError
-from pe.execution import TASKS_PER_WORKER, all_done, answer
+from pe.execution import TASKS_PER_WORKER, all_done
 
 RETRIES = 3
 """How often a task may lose its worker."""
@@ -14,6 +15,25 @@ _ELSEWHERE = (
     "every worker needs this version of pe-synth and its packages, and PE_CACHE under the same path. What was charged "
     "stays charged."
 )
+
+
+def _carried() -> Callable[[str, str, int, int], list[str] | None]:
+    """A task that travels by value, as what is defined within a function does: it starts on any worker.
+
+    A name to be imported there would end a Dask worker that lacks the package, one after the other, and leave the run
+    waiting for ever.
+    """
+
+    def count(job: str, phase: str, task: int, tasks: int) -> list[str] | None:
+        try:
+            import pe.scan  # noqa: F401  (what the answer needs)
+            from pe.execution import answer
+        except ImportError as missing:
+            told = f"a worker lacks the package {missing.name}: it needs what this process has. What was charged stays "
+            return ["PrivateDataError", told + "charged."]
+        return answer(job, phase, task, tasks)
+
+    return count
 
 
 class DaskExecutor:
@@ -34,7 +54,8 @@ class DaskExecutor:
     def run(self, job: str, phase: str, tasks: int) -> None:
         if self._client is None:
             self._connect()
-        calls = [self._client.submit(answer, job, phase, n, tasks, pure=False, retries=RETRIES) for n in range(tasks)]
+        count, how = _carried(), {"pure": False, "retries": RETRIES}
+        calls = [self._client.submit(count, job, phase, number, tasks, **how) for number in range(tasks)]
         try:
             results = self._client.gather(calls)
         except Exception as error:
@@ -54,7 +75,10 @@ class DaskExecutor:
         place: Any = self.address
         if place is None:
             self._cluster = place = self._distributed.LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, dashboard_address=None
+                n_workers=self.workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # a fixed port may be another run's
+                scheduler_kwargs={"dashboard": False},
             )
         try:
             self._client = self._distributed.Client(place, set_as_default=False)
@@ -87,7 +111,7 @@ class RayExecutor:
                     f"no Ray cluster answers at {self.address}. What was charged stays charged."
                 ) from None
             self._ours = True
-        task = self._ray.remote(num_cpus=1, max_retries=RETRIES)(answer)
+        task = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_carried())
         try:
             results = self._ray.get([task.remote(job, phase, number, tasks) for number in range(tasks)])
         except self._ray.exceptions.RayError as error:

@@ -71,25 +71,52 @@ class PrivacyConfig(_Section):
 
 
 PATHS = ("path", "schema", "corpus", "templates", "demos")
-"""Keys that are paths, in the section of the private data or of an API and in the tables within them."""
+"""Keys that are paths, in the section of the private data, an API or an embedder, and in the tables within them."""
 
 
-class ApiConfig(BaseModel):
+MAIN_KEYS = {
+    "nearest": "path",
+    "ngram": "corpus",
+    "openai": "model",
+    "transformers": "model",
+    "masked": "model",
+    "sentence": "model",
+}
+"""The key that "kind:value" gives beside the kind."""
+
+
+class _Kind(BaseModel):
+    """A section with a kind and its own keys. "kind:value", for the kinds of ``MAIN_KEYS``, is short for both."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_out(cls, data: Any) -> Any:
+        section = {"kind": data} if isinstance(data, str) else data
+        if not isinstance(section, dict) or not isinstance(section.get("kind"), str):
+            return section
+        kind, colon, value = section["kind"].partition(":")
+        if not colon or kind not in MAIN_KEYS:
+            return section
+        key = MAIN_KEYS[kind]
+        if not value or key in section:
+            raise ValueError(f"'{kind}:' is followed by its {key}, once")
+        return section | {"kind": kind, key: value}
+
+
+class ApiConfig(_Kind):
     """A kind of API, its own keys, and for how many rounds it varies (the last one: for the rest).
 
     ``members``, of a mixture, are such sections too, each with its ``share``.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-    kind: Name
     rounds: Annotated[int, Field(ge=1)] | None = None
 
 
-class EmbedderConfig(BaseModel):
+class EmbedderConfig(_Kind):
     """A kind of embedder and its own keys."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    kind: Name
 
 
 class Geometric(_Section):
@@ -123,6 +150,8 @@ class EvolutionConfig(_Section):
                     above all what hangs together with them.
     budget_weights  how the budget is split over the iterations: "constant"; {"geometric": 3} (the last gets three times
                     the first one's share); or a list of relative shares.
+    distinct        cosine of embeddings above which two candidates of a label are near-duplicates, of which only the
+                    better one is released; 1: any are. Free of charge.
     """
 
     method: str | None = None
@@ -139,6 +168,7 @@ class EvolutionConfig(_Section):
     nearest: PerRound | None = None
     vote_weights: list[float] | None = None
     budget_weights: Literal["constant"] | Geometric | list[float] | None = None
+    distinct: Annotated[float, Field(gt=0, le=1)] | None = None
     kernel: KernelConfig | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -190,7 +220,7 @@ class Config(_Section):
     @model_validator(mode="before")
     @classmethod
     def _one_api_is_a_list_of_one(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("api"), dict):
+        if isinstance(data, dict) and isinstance(data.get("api"), (dict, str)):
             return data | {"api": [data["api"]]}
         return data
 
@@ -231,7 +261,7 @@ class Config(_Section):
 
         data = self.resolved()
         data["output"]["run"] = absolute(self.output.run)
-        for section in _nested([data["private"], data["api"]]):
+        for section in _nested([data["private"], data["api"], data.get("embedder")]):
             for key in PATHS:
                 if key in section and not (key == "demos" and isinstance(section[key], list)):  # those are texts
                     section[key] = absolute(section[key])

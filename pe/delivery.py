@@ -19,6 +19,7 @@ from pe.arrays import to_numpy
 from pe.errors import RunError
 from pe.export import Files, check_formats, export, records
 from pe.files import refusals, write_atomically
+from pe.journal import Usage, usage_of
 from pe.pictures import contact_sheet
 from pe.population import Population
 from pe.privacy.certificate import read_certificate
@@ -42,6 +43,19 @@ def public_files(population: Population, schema: Schema, formats: Iterable[str])
     if schema.image is not None:
         files["contact_sheet.png"] = contact_sheet(to_numpy(population.records, schema.image), population.labels)
     return files
+
+
+def examples(population: Population, schema: Schema, count: int = 10) -> list[tuple[str, str]]:
+    """Label and text of the first released records, the labels in turn; nothing for a schema without a text."""
+    if schema.text is None:
+        return []
+    turns = np.zeros(len(population), np.int64)
+    for label in range(len(schema.labels)):
+        own = population.labels == label
+        turns[own] = np.arange(own.sum())
+    chosen = np.argsort(turns, kind="stable")[:count]
+    texts = to_numpy(population.records.take(pa.array(chosen)), schema.text)
+    return [(schema.labels[label], text) for label, text in zip(population.labels[chosen], texts, strict=True)]
 
 
 def digests(files: Files) -> dict[str, str]:
@@ -83,7 +97,8 @@ def replace_folder(folder: Path, files: Files) -> None:
 class Synthetic:
     """A synthetic data set with its certificate.
 
-    ``run`` is the run directory; ``stopped`` says why the run ended before its last iteration, empty if it did not.
+    ``run`` is the run directory; ``stopped`` says why the run ended before its last iteration, empty if it did not;
+    ``usage`` is what a metered API was asked, over all attempts.
     """
 
     population: Population = field(repr=False)
@@ -92,6 +107,7 @@ class Synthetic:
     run: Path
     stopped: str = ""
     warnings: tuple[str, ...] = ()
+    usage: Usage | None = None
 
     @property
     def simulated(self) -> bool:
@@ -175,4 +191,4 @@ def load(run: str | Path) -> Synthetic:
         raise RunError(f"{run} holds no release: 'pe resume {run}' finishes the run. Nothing was spent.")
     schema = Schema.read(Path(run) / "schema.toml")
     population = Population.from_table(pa.parquet.read_table(Path(run) / "released.parquet"), schema)
-    return Synthetic(population, schema, read_certificate(certificate), Path(run))
+    return Synthetic(population, schema, read_certificate(certificate), Path(run), usage=usage_of(Path(run)))

@@ -35,6 +35,10 @@ class APIError(PEError):
     """An API failed, or returned samples that break its contract."""
 
 
+class CapReachedError(PEError):
+    """The next call of an API might pass the cap on tokens or money; or the account behind its key has nothing left."""
+
+
 class EmbedderError(PEError):
     """An embedder failed on synthetic samples, or returned the wrong shape."""
 

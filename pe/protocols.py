@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pe.journal import Journal, Usage
 from pe.population import Population
 
 
@@ -45,6 +46,27 @@ class Piecemeal(Protocol):
         returns at once and raises nothing. What is handed over is a hint: ``random`` and ``vary`` return all samples
         as ever, and one that was never handed over, or changed since, is embedded after them.
         """
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An API whose answers cost money or much time. Not asked of an API: a run lends it a place to keep them."""
+
+    def record(self, journal: Journal | None) -> None:
+        """From now on write every call and its answer to ``journal``; None ends it.
+
+        The samples asked for next are those of the journal's iteration, from its beginning. What it holds already was
+        paid for by an attempt that came to no end: the same questions, asked again, are answered from there.
+        """
+        ...
+
+    def ready(self) -> None:
+        """Raise ConfigError where no call could succeed: a run asks once, before it spends anything."""
+        ...
+
+    def estimate(self, fresh: int, varied: int) -> Usage:
+        """What so many fresh samples and variations will come to, about; calls nobody."""
         ...
 
 

@@ -3,7 +3,8 @@
     config.toml             resolved; compared on resume, like schema.toml
     run.json                identity and format
     iterations/notes.json   public facts that later iterations build on (``Notes``)
-    iterations/003/         histogram.npz (noisy, write-once; 000 may hold others), population.parquet
+    iterations/003/         histogram.npz (noisy, write-once; 000 may hold others), population.parquet, api.jsonl (what
+                            an API was asked, what it answered, what that cost: ``pe.journal``)
     released.parquet        the released records with their lineage
     release/                what may be handed out ("simulation/" where the noise was simulated)
     nonprivate/             evaluations on real records: never to be handed out
@@ -19,7 +20,7 @@ import json
 import tomllib
 import uuid
 import zipfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -33,9 +34,11 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from pe.errors import RunError, RunLockedError, RunMismatchError
 from pe.files import refusals, write_atomically
+from pe.journal import NAME, Journal, Usage, usage_of
 from pe.population import Population
 from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
+from pe.protocols import Metered
 from pe.schema import Schema
 from pe.start import Releaser
 
@@ -130,6 +133,26 @@ class Run:
 
     def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
         write_histogram(self.iteration(number) / f"{name}.npz", histogram)
+
+    @contextmanager
+    def journals(self, number: int, apis: Sequence[object]) -> Iterator[None]:
+        """Lend each metered API the iteration's journal of its own."""
+        lent = []
+        try:
+            for index, api in enumerate(apis):
+                if isinstance(api, Metered):
+                    journal = Journal(self.iteration(number) / (f"{NAME}-{index}.jsonl" if index else f"{NAME}.jsonl"))
+                    lent.append((api, journal))
+                    api.record(journal)
+            yield
+        finally:
+            for api, journal in lent:
+                api.record(None)
+                journal.close()
+
+    def usage(self) -> Usage | None:
+        """What metered APIs were asked in all iterations."""
+        return usage_of(self.path)
 
     def releaser(self, account: Purse) -> Releaser:
         """``release`` with a memory: a stored histogram is returned as it is, a new one is stored before use."""
@@ -237,8 +260,10 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
             _parsed(path / "schema.toml"), tomllib.loads(schema.to_toml())
         )
         if not difference:
+            if stored_config(path) != config:
+                write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
             return str(about["run"])
-        if any(path.glob("iterations/*/*")):
+        if any(file.suffix != ".jsonl" for file in path.glob("iterations/*/*")):
             raise RunMismatchError(
                 f"{path} was started with another configuration: {difference}. Restore the setting, or name another "
                 "run directory. Nothing was spent."
@@ -284,9 +309,23 @@ def _parsed(file: Path) -> dict[str, Any]:
 MOVABLE = ("output.run", "output.formats", "private.path", "private.format", "private.schema", "execution.*")
 """Settings that may change between start and resume; schema and data are compared by content."""
 
+MOVABLE_API = {"base_url", "headers", "query", "key_env", "key_header", "concurrency", "timeout", "deadline", "retries"}
+MOVABLE_API |= {"longest_wait", "max_tokens_total", "max_cost", "prices"}
+"""The same, of an API: how it is reached, how fast, and what it may cost."""
+
+
+def decisive(config: dict[str, Any]) -> dict[str, Any]:
+    """A resolved configuration without the movable settings of its APIs."""
+
+    def lasting(api: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in api.items() if key not in MOVABLE_API}
+        return kept | {"members": [lasting(each) for each in kept["members"]]} if "members" in kept else kept
+
+    return config | {"api": [lasting(api) for api in config["api"]]} if "api" in config else config
+
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    old, new = _flat(before), _flat(after)
+    old, new = _flat(decisive(before)), _flat(decisive(after))
     for key in sorted(old.keys() | new.keys()):
         movable = key in MOVABLE or f"{key.partition('.')[0]}.*" in MOVABLE
         if not movable and old.get(key) != new.get(key):

@@ -17,7 +17,7 @@ from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_executor, b
 from pe.candidates import CandidateEmbedder
 from pe.card import declared_public, write_card
 from pe.config import Config
-from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
+from pe.delivery import Synthetic, certified, examples, public_files, release_folder, released, replace_folder
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
 from pe.evolution import Generation, aimed, converged, first, label_shares, step
 from pe.execution import ShardExecutor
@@ -32,8 +32,8 @@ from pe.privacy.ledger import Account, Ledger, canonical, charges, granted, spen
 from pe.privacy.release import Histogram, Votes
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
 from pe.private import PrivateDataset
-from pe.protocols import API, Embedder
-from pe.run import Run
+from pe.protocols import API, Embedder, Metered
+from pe.run import Run, decisive
 from pe.schema import Schema
 
 PATH_MAX = 4096
@@ -82,7 +82,7 @@ class Blueprint:
 
     def fingerprint(self) -> str:
         """Digest of all in configuration and schema that decides a result, noted with every charge."""
-        settings = {name: value for name, value in self.config.resolved().items() if name != "execution"}
+        settings = {name: value for name, value in decisive(self.config.resolved()).items() if name != "execution"}
         return sha256(canonical([settings, self.schema.to_toml()]).encode()).hexdigest()
 
 
@@ -105,6 +105,7 @@ class Session:
     def __post_init__(self) -> None:
         self._candidates = CandidateEmbedder(self.blueprint.embedder)
         self.notes = self.run.notes
+        self._asked = False
 
     @classmethod
     def open(
@@ -185,18 +186,18 @@ class Session:
         When the budget does not allow another iteration, the run stops with the newest generation, if at least one
         iteration was done; otherwise BudgetExceededError is raised. Any other error says what was spent.
         """
-        plan, apis, seed = self.blueprint.plan, self.blueprint.apis, self.blueprint.config.evolution.seed
+        apis, seed = self.blueprint.apis, self.blueprint.config.evolution.seed
         how: dict[str, Any] = {
             "budget": self.blueprint.budget,
             "release": self.run.releaser(self.account),
             "seed": seed,
             "notes": self.notes,
         }
+        number = 0 if self.generation is None else self.generation.iteration + 1
         try:
-            if self.generation is None:
-                made = first(self.private, apis[0], self._candidates, plan, **how)
-            else:
-                made = step(self.private, apis, self._candidates, plan, self.generation, **how)
+            with self.run.journals(number, apis):
+                self._ready()
+                made = self._made(how)
             self.run.store_population(made.iteration, made.population)
         except BudgetExceededError as error:
             if self.generation is None or self.generation.iteration == 0:
@@ -207,6 +208,20 @@ class Session:
             raise error.spent(self.spending()) from None
         self.generation = made
         return made
+
+    def _made(self, how: dict[str, Any]) -> Generation:
+        plan, apis = self.blueprint.plan, self.blueprint.apis
+        if self.generation is None:
+            return first(self.private, apis[0], self._candidates, plan, **how)
+        return step(self.private, apis, self._candidates, plan, self.generation, **how)
+
+    def _ready(self) -> None:
+        """Once, before anything is spent: ask the APIs that can tell whether any call could succeed."""
+        if not self._asked:
+            for api in self.blueprint.apis:
+                if isinstance(api, Metered):
+                    api.ready()
+        self._asked = True
 
     def generations(self) -> Iterator[Generation]:
         """Advance until done, yielding each new generation."""
@@ -294,7 +309,7 @@ class Session:
         files = public_files(population, schema, public.formats)
         notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
         public_facts = declared_public(schema, plan, notes, public.budget)
-        completed = (self.generation.iteration, plan.iterations)
+        completed, usage = (self.generation.iteration, plan.iterations), self.run.usage()
         if isinstance(self.account, Account):
             chain = self.account.ledger.chain(self.account.source)
             certificate = certify(
@@ -312,11 +327,13 @@ class Session:
             label_sizes=np.bincount(population.labels, minlength=len(schema.labels)).tolist(),
             converged=self.converged,
             distance=self.distance,
+            examples=examples(population, schema),
+            usage=usage,
         )
         files["CARD.md"] = card.encode()
         self.run.store_released(population)
         replace_folder(release_folder(self.run.path, certificate), certified(files, certificate))
-        return Synthetic(population, schema, certificate, self.run.path, self.stopped, tuple(self.warnings))
+        return Synthetic(population, schema, certificate, self.run.path, self.stopped, tuple(self.warnings), usage)
 
 
 def _account(blueprint: Blueprint, book: Ledger, run: Run, create: bool) -> Account:

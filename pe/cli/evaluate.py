@@ -24,8 +24,11 @@ def evaluate(
     sample: int = 20_000,
     seed: int = 0,
     out: Path | None = None,
+    language_model: Path | None = None,
+    classifier: Path | None = None,
     epsilon: float | None = None,
     delta: float | None = None,
+    metric: list[str] | None = None,
     source: str | None = None,
     user: str | None = None,
     again: bool = False,
@@ -35,7 +38,9 @@ def evaluate(
     """Measure a synthetic table against real records, and write a report. What comes out is NOT private.
 
     Models trained on synthetic and tested on real records, marginals, correlations, a classifier two-sample test, and
-    with --train upper bounds and the distance to the closest record. Written to the run's folder "nonprivate", never
+    with --train upper bounds and the distance to the closest record. Of columns of free text: classifiers of their
+    labels, next-token accuracy, precision and recall, MAUVE, distances, lengths, variety, and with --train a check for
+    memorised texts; that needs pip install 'pe-synth[text]'. Written to the run's folder "nonprivate", never
     into a release. Needs scikit-learn and matplotlib: pip install 'pe-synth[evaluate]'.
 
     With --epsilon and --delta instead: noisy scores and marginals of the test records, charged to their source, which
@@ -44,7 +49,7 @@ def evaluate(
     Parameters
     ----------
     synthetic
-        A run directory, or a file: CSV, TSV, Parquet, Arrow or npz.
+        A run directory, or a file: CSV, TSV, JSON Lines, Parquet, Arrow or npz.
     test
         Real records that took no part in the run.
     train
@@ -54,20 +59,28 @@ def evaluate(
     schema
         The schema as a TOML file; by default the run's, else column kinds are found from the tables.
     target
-        A column to predict; repeat for several. By default the label, and the targets declared for the run.
+        A column to predict; repeat for several. By default the label, and the targets declared for the run; from text
+        all columns of at most 50 categories.
     bins
         How numbers are cut for marginals: by the declared domain, the real range, or quantiles.
     sample
-        Records of each table that models and distances use.
+        Records of each table that models and distances use; of texts at most 5,000.
     seed
         Seed of sampling and models.
     out
         Folder for report and figures; one whose name does not say "nonprivate" gets a folder of that name inside. By
         default the run's own; required for a file.
+    language_model
+        A folder with a causal language model to fine-tune for next-token accuracy; by default an n-gram model.
+    classifier
+        A folder with a small transformer to fine-tune as a classifier of texts, beside logistic regression.
     epsilon
         Measure under the ledger, at this cost to the source of the test records.
     delta
         The delta of --epsilon.
+    metric
+        With --epsilon, what to buy; repeat for several, by default all: models, marginals, pairs; of free text
+        classifiers, next-token, recall, lengths, clusters.
     source
         The source that pays; by default the run's.
     user
@@ -85,20 +98,21 @@ def evaluate(
     if not synthetic.exists():
         raise ConfigError(f"{synthetic} does not exist: expected a run directory or a table.")
     if epsilon is not None or delta is not None:
-        if epsilon is None or delta is None or train or holdout or bins:
+        if epsilon is None or delta is None or train or holdout or bins or language_model or classifier:
             raise ConfigError(
-                "a charged evaluation needs --epsilon and --delta, and takes no --train, --holdout or --bins. "
-                "Nothing was spent."
+                "a charged evaluation needs --epsilon and --delta, and takes no --train, --holdout, --bins, "
+                "--language-model or --classifier. Nothing was spent."
             )
         if out is None and not synthetic.is_dir():
             raise ConfigError("--out must name a folder for the figures of a file. Nothing was spent.")
         settings: dict[str, Any] = {"schema": schema, "targets": target or None, "source": source, "user": user}
-        settings |= {"ledger": ledger, "sample": sample, "seed": seed, "again": again}
+        settings |= {"ledger": ledger, "sample": sample, "seed": seed, "again": again, "metrics": metric or None}
         _charged(synthetic, test, epsilon, delta, out or synthetic / "evaluation", settings, json)
         return
-    if source is not None or ledger is not None or user is not None or again:
+    if source is not None or ledger is not None or user is not None or again or metric:
         raise ConfigError(
-            "--source, --user, --ledger and --again belong to a charged evaluation: give --epsilon and --delta as well."
+            "--source, --user, --ledger, --metric and --again belong to a charged evaluation: give --epsilon and "
+            "--delta as well."
         )
     folder = destination(synthetic, out)
     if folder is None:
@@ -113,6 +127,8 @@ def evaluate(
         bins=bins,
         sample=sample,
         seed=seed,
+        language_model=language_model,
+        classifier=classifier,
     )
     written = found.save(folder)
     if json:
@@ -150,6 +166,16 @@ def _charged(
             mean = facts[key]["mean"]
             noise = f"(noise alone {mean['noise_floor']:.3f})"
             console.print(f"mean total-variation distance, {key}: {mean['distance']:.3f} {noise}", markup=False)
+    for column, parts in facts.get("texts", {}).items():
+        for name, part in parts.items():
+            key = next(iter(part))
+            noise = (
+                f"noise alone {part['noise_floor']:.3f}"
+                if key == "distance"
+                else f"noise {part['noise_deviation']:.3f}"
+            )
+            label = name.replace("_", " ") if key == name else f"{name.replace('_', ' ')} {key}"
+            console.print(f"{label} of {column}: {part[key]:.3f} ({noise})", markup=False, highlight=False)
     console.print(facts["statement"], markup=False, highlight=False)
     for path in written:
         console.print(str(path), markup=False, highlight=False)

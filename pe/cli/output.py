@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pe.errors import BudgetExceededError, ConfigError, PEError, PrivateDataError, SchemaError
+from pe.errors import BudgetExceededError, CapReachedError, ConfigError, PEError, PrivateDataError, SchemaError
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -25,7 +25,7 @@ def emit(value: dict[str, Any]) -> None:
 def fail(error: PEError) -> int:
     """Print an error as one line and return the exit code."""
     err.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-    if isinstance(error, BudgetExceededError):
+    if isinstance(error, (BudgetExceededError, CapReachedError)):
         return NO_BUDGET
     if isinstance(error, (ConfigError, SchemaError, PrivateDataError)):
         return WRONG_INPUT

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pe.cli.output import emit, out
 
 if TYPE_CHECKING:
+    from pe.journal import Usage
     from pe.session import Blueprint
 
 
@@ -43,6 +45,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
 
     blueprint = blueprint_of(Config.read(config))
     rounds, kernel = _rounds(blueprint, records), blueprint.plan.kernel
+    usage = _usage(blueprint)
     calls = sum(each["api_calls"] for each in rounds) + blueprint.plan.population
     facts = {
         "budget": str(blueprint.budget),
@@ -52,6 +55,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
         "api_calls": calls,
         "rows": blueprint.rows,
         "start": None if blueprint.plan.start is None else blueprint.plan.start.name,
+        "usage": None if usage is None else asdict(usage),
         "kernel_noise": None if kernel is None else kernel.noise(blueprint.budget, blueprint.plan.user_norm),
     }
     if json:
@@ -87,11 +91,31 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
             f"selects by it: noise {facts['kernel_noise']:.3g} times the length of a record's vector, in each entry."
         )
     out.print(f"{calls} samples are asked of the API in all; {rows} are released.")
+    if usage is not None:
+        out.print(f"That is about {usage}; more where answers are of no use and samples are asked for again.")
     if records is not None and kernel is None and _hopeless(rounds):
         out.print(
             f"[yellow]In every iteration the noise is more than {HOPELESS} times the votes a candidate expects: "
             "nothing useful is likely to come out. Raise epsilon, or lower output.rows or the iterations.[/]"
         )
+
+
+def _usage(blueprint: Blueprint) -> Usage | None:
+    """What metered APIs estimate for the whole plan; None without any."""
+    from pe.protocols import Metered
+
+    plan, total = blueprint.plan, None
+    for index, api in enumerate(blueprint.apis):
+        if isinstance(api, Metered):
+            fresh = plan.population if index == 0 and plan.start is None else 0
+            varied, candidates = 0, plan.population
+            for each in plan.rounds:
+                varied += (candidates * each.lookahead + each.parents * each.variations) * (each.api == index)
+                candidates = each.population
+            estimate = api.estimate(fresh, varied)
+            if estimate.calls:
+                total = estimate if total is None else total + estimate
+    return total
 
 
 def _short(value: object) -> str:

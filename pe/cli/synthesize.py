@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,7 @@ def summary(result: Synthetic) -> dict[str, object]:
         "certificate": str(folder / (SIMULATED_CERTIFICATE if result.simulated else "certificate.json")),
         "stopped": result.stopped,
         "warnings": list(result.warnings),
+        **({} if result.usage is None else {"usage": asdict(result.usage)}),
     }
 
 
@@ -160,6 +162,8 @@ def table(result: Synthetic) -> object:
     if iterations["planned"]:
         shown.add_row("iterations", f"{iterations['completed']} of {iterations['planned']}")
     shown.add_row("rows", str(len(result)))
+    if result.usage is not None:
+        shown.add_row("API", str(result.usage))
     names = sorted(facts["files"])
     folders: dict[str, list[str]] = {}
     for name in names:

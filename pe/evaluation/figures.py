@@ -22,7 +22,8 @@ MOST_TICKS = 5
 """Edges named on an axis of numbers."""
 
 
-def _figure(width: float, height: float) -> Any:
+def figure_of(width: float, height: float) -> Any:
+    """An empty figure, in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -30,7 +31,8 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """A figure as the bytes of a file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():  # glyphs that no font has
         warnings.simplefilter("ignore")
@@ -48,7 +50,7 @@ def marginals(columns: Sequence[Marginal]) -> bytes:
     """Histograms of several columns, test and synthetic side by side."""
     across = 3
     down = math.ceil(len(columns) / across)
-    figure = _figure(10.5, 2.3 * down + 0.3)
+    figure = figure_of(10.5, 2.3 * down + 0.3)
     axes = figure.subplots(down, across, squeeze=False).reshape(-1)
     for axis in axes[len(columns) :]:
         axis.set_axis_off()
@@ -62,7 +64,7 @@ def marginals(columns: Sequence[Marginal]) -> bytes:
         axis.tick_params(axis="y", labelsize=6)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _bars(column: Marginal) -> NDArray[np.int64]:
@@ -93,7 +95,7 @@ def _name_bars(axis: Any, column: Marginal, shown: NDArray[np.int64]) -> None:
 
 def by_column(columns: Sequence[Marginal]) -> bytes:
     """The distance of every column, in the order given, from the top."""
-    figure = _figure(10.5, max(1.2, 0.22 * len(columns) + 0.6))
+    figure = figure_of(10.5, max(1.2, 0.22 * len(columns) + 0.6))
     axis = figure.subplots()
     places = range(len(columns))
     axis.barh(places, [each.distance for each in columns], color=SYNTHETIC)
@@ -102,13 +104,13 @@ def by_column(columns: Sequence[Marginal]) -> bytes:
     axis.set_xlabel("total-variation distance to the test records", fontsize=8)
     axis.tick_params(labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def correlations(found: Correlation) -> bytes:
     """Real, synthetic and their difference."""
     size = len(found.columns)
-    figure = _figure(10.5, 4.4)
+    figure = figure_of(10.5, 4.4)
     parts = (
         ("test", found.real),
         ("synthetic", found.synthetic),
@@ -126,14 +128,14 @@ def correlations(found: Correlation) -> bytes:
             axis.set_xticks([])
             axis.set_yticks([])
     figure.colorbar(image, ax=figure.axes, shrink=0.6).ax.tick_params(labelsize=7)
-    return _png(figure)
+    return png(figure)
 
 
 def scores(utility: Utility) -> bytes:
     """The headline score of every model, trained on synthetic and on real records."""
     names = list(utility.synthetic)
     places = np.arange(len(names))
-    figure = _figure(7, 2.4)
+    figure = figure_of(7, 2.4)
     axis = figure.subplots()
 
     def heights(part: dict[str, dict[str, float | None]]) -> NDArray[np.float64]:
@@ -150,12 +152,12 @@ def scores(utility: Utility) -> bytes:
     axis.tick_params(axis="y", labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _png(figure)
+    return png(figure)
 
 
 def closest(to_train: NDArray[np.float64], to_holdout: NDArray[np.float64], between: NDArray[np.float64]) -> bytes:
     """Histograms of the distances to the closest record."""
-    figure = _figure(8, 3)
+    figure = figure_of(8, 3)
     axis = figure.subplots()
     top = max(float(part.max()) for part in (to_train, to_holdout, between)) or 1.0
     edges = np.linspace(0, top, 41)
@@ -171,4 +173,4 @@ def closest(to_train: NDArray[np.float64], to_holdout: NDArray[np.float64], betw
     axis.tick_params(labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=7, frameon=False)
-    return _png(figure)
+    return png(figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from pe.errors import RunError
 from pe.evaluation.closeness import Closeness
 from pe.evaluation.learners import TwoSample
 from pe.files import refusals, write_atomically
+
+if TYPE_CHECKING:
+    from pe.evaluation.text import TextFigures
 
 NONPRIVATE = "nonprivate"
 """Stands in the name of the folder, or of the file, that an evaluation is written to."""
@@ -106,6 +109,8 @@ class Evaluation:
 
     distances  by reference: "test", "train" if given, and "train to test", what real records show between them.
     two_sample, closeness   None where too few records, or no training records, were given.
+    texts      by column of free text. Beside such columns, what compares whole tables (``utility``, ``two_sample``,
+               ``closeness``) is measured where there are numbers.
     """
 
     rows: dict[str, int]
@@ -118,6 +123,7 @@ class Evaluation:
     two_sample: TwoSample | None = field(repr=False)
     closeness: Closeness | None = field(repr=False)
     notes: tuple[str, ...] = ()
+    texts: dict[str, TextFigures] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; the first one says that they are not private."""
@@ -138,6 +144,7 @@ class Evaluation:
             if two is None
             else {"auc": two.auc, "deviation": two.deviation, "folds": two.folds, "rows": two.rows},
             "closeness": None if self.closeness is None else self.closeness.to_dict(),
+            "texts": {name: each.to_dict() for name, each in self.texts.items()},
             "notes": list(self.notes),
         }
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from pe.errors import ConfigError
 from pe.evaluation import learners
 from pe.evaluation.association import association, difference
-from pe.evaluation.closeness import closeness
+from pe.evaluation.closeness import Closeness, closeness
 from pe.evaluation.marginals import Bins, Cells, Coded, mean_distance, shares, subsets
 from pe.evaluation.result import Correlation, Distances, Evaluation, Marginal, Utility
 from pe.evaluation.tables import Field, Frame, Tables, align
 from pe.schema import Schema
 from pe.shield import shielded
+
+if TYPE_CHECKING:
+    from pe.evaluation.text import Embeddings, TextFigures
 
 SAMPLE = 20_000
 """Records of each table that models are trained on and tested with, and that distances are sought among."""
@@ -39,6 +42,9 @@ def evaluate(
     bins: Bins | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
+    embeddings: Embeddings | None = None,
+    language_model: str | Path | None = None,
+    classifier: str | Path | None = None,
 ) -> Evaluation:
     """Measure how useful a synthetic table is, and how close it comes to the records it was made from.
 
@@ -48,12 +54,14 @@ def evaluate(
     train      the records it was made from: adds upper bounds, baselines and the distance to the closest record.
     holdout    real records to compare with train for closeness; by default the test records.
     schema     declared columns; by default the run's, else kinds are found from the tables (``pe.evaluation.tables``).
-    targets    columns that models predict; by default the label of the schema. Categories are classified, numbers
-               regressed.
+    targets    columns that models predict; by default the label of the schema, from text every column of at most 50
+               categories. Categories are classified, numbers regressed.
     bins       how numbers are cut for marginals: "domain" (16 equal cells of the declared domain; the default with a
                schema), "range" (16 equal cells of the reference table's range; the default without) or "quantiles".
     sample     records of each table used by models and for distances; ten times as many for marginals. Larger tables
-               are sampled without replacement, so that time is bounded; all figures repeat for a ``seed``.
+               are sampled without replacement, so that time is bounded; all figures repeat for a ``seed``. Of texts
+               at most 5,000 are embedded.
+    embeddings, language_model, classifier   for columns of free text: ``pe.evaluation.text.measure``.
 
     Models are tested on records that have the target (Esteban et al. 2017: train on synthetic, test on real). Real
     records enter without noise: nothing that comes out is private. Raises ConfigError, SchemaError or
@@ -73,17 +81,22 @@ def evaluate(
         targets=None if targets is None else (targets,) if isinstance(targets, str) else tuple(targets),
     )
     chosen: Bins = bins or ("domain" if tables.declared else "range")
-    work = _Work(tables, chosen, sample, seed)
+    models = {"embeddings": embeddings, "language_model": language_model, "classifier": classifier}
+    work = _Work(tables, chosen, sample, seed, targets is not None, models)
     return shielded("evaluating", work.evaluation, "Please report it, with the kinds of the columns.")
 
 
 class _Work:
     """One evaluation at work; every part draws from the seed by itself."""
 
-    def __init__(self, tables: Tables, bins: Bins, sample: int, seed: int) -> None:
+    def __init__(
+        self, tables: Tables, bins: Bins, sample: int, seed: int, asked: bool, models: Mapping[str, Any]
+    ) -> None:
         self.tables, self.bins, self.limit, self.seed = tables, bins, sample, seed
+        self.asked, self.models = asked, models
         self.notes = list(tables.notes)
         self.fields = tables.fields
+        self.whole = not tables.texts or any(each.values is None for each in tables.fields)
         roles = {"synthetic": tables.synthetic, "test": tables.test, "train": tables.train, "holdout": tables.holdout}
         self.given = {role: frame for role, frame in roles.items() if frame is not None}
 
@@ -91,6 +104,37 @@ class _Work:
         wide = {role: self._sampled(frame, role, MARGINAL_SAMPLES * self.limit) for role, frame in self.given.items()}
         small = {role: self._sampled(frame, role, self.limit) for role, frame in self.given.items()}
         distances, marginals = self._marginals(wide)
+        two, close, utility = self._compared(small) if self.whole else (None, None, [])
+        texts: dict[str, TextFigures] = {}
+        if self.tables.texts:
+            from pe.evaluation.text.tables import measure_tables
+
+            texts, notes = measure_tables(self.tables, self.asked, self.limit, self.seed, self.models)
+            self.notes += notes
+        for role, frame in self.given.items():
+            if frame.rows > self.limit:
+                self.notes.append(
+                    f"models and distances use {self.limit} of the {frame.rows} records of the {role} table, marginals "
+                    f"{wide[role].rows}"
+                )
+        return Evaluation(
+            {role: frame.rows for role, frame in self.given.items()},
+            {field.name: field.kind for field in self.fields} | dict.fromkeys(self.tables.texts, "text"),
+            {"seed": self.seed, "bins": self.bins, "sample": self.limit},
+            tuple(each for each in utility if each is not None),
+            distances,
+            marginals,
+            self._correlation(wide),
+            two,
+            close,
+            tuple(self.notes),
+            texts,
+        )
+
+    def _compared(
+        self, small: dict[str, Frame]
+    ) -> tuple[learners.TwoSample | None, Closeness | None, list[Utility | None]]:
+        """What sees all columns at once."""
         two = learners.two_sample(small["synthetic"], small["test"], self.fields, self.limit, self.seed)
         if two is None:
             self.notes.append("no two-sample test: it needs two synthetic and two test records")
@@ -100,25 +144,7 @@ class _Work:
             close = closeness(self.given["synthetic"], small["train"], other, self.fields, self.limit, self.seed)
         else:
             self.notes.append("no distances to training records, upper bounds or baselines: no training records")
-        utility = [self._utility(self.tables.field(target), small) for target in self.tables.targets]
-        for role, frame in self.given.items():
-            if frame.rows > self.limit:
-                self.notes.append(
-                    f"models and distances use {self.limit} of the {frame.rows} records of the {role} table, marginals "
-                    f"{wide[role].rows}"
-                )
-        return Evaluation(
-            {role: frame.rows for role, frame in self.given.items()},
-            {field.name: field.kind for field in self.fields},
-            {"seed": self.seed, "bins": self.bins, "sample": self.limit},
-            tuple(each for each in utility if each is not None),
-            distances,
-            marginals,
-            self._correlation(wide),
-            two,
-            close,
-            tuple(self.notes),
-        )
+        return two, close, [self._utility(self.tables.field(target), small) for target in self.tables.targets]
 
     def _sampled(self, frame: Frame, role: str, limit: int) -> Frame:
         return frame.sample(limit, np.random.default_rng([self.seed, 0, *role.encode()]))

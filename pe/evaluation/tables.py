@@ -2,7 +2,8 @@
 
 With a schema, every table is read by its rules, as a run reads private records (``pe.coerce``): what is missing or
 outside the domain takes the value the schema says. Without one, a column is numeric if every value that is there, in
-every table, is a number; other columns are categories, and what is missing (empty, null, NaN, infinite) stays missing.
+every table, is a number; text of which the synthetic table holds hardly anything twice, and sentences rather than
+names, is free text; other columns are categories, and what is missing (empty, null, NaN, infinite) stays missing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,17 +23,21 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from pe import jsonl
 from pe.coerce import coerce
 from pe.delivery import Synthetic, load
 from pe.errors import ConfigError, PrivateDataError, SchemaError
 from pe.parts import FORMATS
 from pe.read import read
 from pe.run import stored_config
-from pe.schema import RESERVED, Categorical, Column, Datetime, Schema
+from pe.schema import RESERVED, Categorical, Column, Datetime, Schema, Text
 from pe.shield import shielded
 
 MOST_CATEGORIES = 1000
-"""Without a schema, a text column with more distinct values is taken for free text and left out."""
+"""Without a schema, a column with more distinct values that is no free text is left out."""
+
+FREE_WORDS, FREE_SHARE = 5, 0.5
+"""Without a schema, text of so many words on average, so much of it distinct, is free text."""
 
 MOST_CLASSES = 20
 """Without a schema, a target of so few distinct whole numbers is a class label; one of more is a number to predict."""
@@ -88,7 +93,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Tables:
-    """All tables over the same fields. ``targets`` are what models predict; ``notes`` say what was left out and why."""
+    """All tables over the same fields. ``targets`` are what models predict; ``notes`` say what was left out and why.
+
+    texts  columns of free text: by name and role, one text per record; what is missing is empty.
+    """
 
     fields: tuple[Field, ...]
     synthetic: Frame
@@ -98,6 +106,7 @@ class Tables:
     targets: tuple[str, ...]
     declared: bool
     notes: tuple[str, ...] = ()
+    texts: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict, repr=False)
 
     def field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)
@@ -131,7 +140,7 @@ def align(
         raise ConfigError("expected test records: nothing can be compared without.")
     if schema is not None and targets is None:
         targets = (*(() if schema.label is None else (schema.label,)), *declared)
-    fields, frames, notes = _declared(given, schema) if schema else _found(given, targets or ())
+    fields, frames, notes, texts = _declared(given, schema) if schema else _found(given, targets or ())
     for role, frame in frames.items():
         if frame.rows == 0:
             raise PrivateDataError(f"the {role} table holds no records: nothing can be compared.")
@@ -139,23 +148,27 @@ def align(
     for target in targets or ():
         if target not in known:
             raise SchemaError(f"target '{target}' is no column of numbers or categories that all tables have.")
-    if not targets:
+    if not targets and not texts:
         notes.append("no target: no model was trained; name a column to be predicted")
     optional = (frames.get("train"), frames.get("holdout"))
     unique = tuple(dict.fromkeys(targets or ()))
     return Tables(
-        tuple(fields), frames["synthetic"], frames["test"], *optional, unique, schema is not None, tuple(notes)
+        tuple(fields), frames["synthetic"], frames["test"], *optional, unique, schema is not None, tuple(notes), texts
     )
 
 
-Aligned = tuple[list[Field], dict[str, Frame], list[str]]
+Texts = dict[str, dict[str, list[str]]]
+Aligned = tuple[list[Field], dict[str, Frame], list[str], Texts]
 
 
 def _declared(given: Mapping[str, object], schema: Schema) -> Aligned:
-    frames = {}
+    frames, texts = {}, Texts()
+    free = [column.name for column in schema.columns if isinstance(column, Text)]
     for role, data in given.items():  # one table at a time: each is let go of before the next one is read
         arrays = _shielded(role, _in_schema_form, data, schema)
         rows = len(next(iter(arrays.values())))
+        for name in free:
+            texts.setdefault(name, {})[role] = arrays[name].tolist()
         found = [generic_field(column, arrays[column.name]) for column in schema.columns]
         fields = [field for field in found if field is not None]
         frames[role] = Frame({field.name: generic(arrays.pop(field.name), field) for field in fields}, rows)
@@ -163,13 +176,13 @@ def _declared(given: Mapping[str, object], schema: Schema) -> Aligned:
     notes = [
         f"column '{column.name}' was left out: it holds no single numbers or categories"
         for column in schema.columns
-        if column.name not in known
+        if column.name not in known and column.name not in free
     ]
-    if not {field.name for field in fields} - ({schema.label} if notes else set()):
+    if not free and not {field.name for field in fields} - ({schema.label} if notes else set()):
         raise SchemaError(
-            "the schema has no column of numbers or categories beside the label: only tables are evaluated."
+            "the schema has no column of text, numbers or categories beside the label: images are not evaluated."
         )
-    return fields, frames, notes
+    return fields, frames, notes, texts
 
 
 def generic_field(column: Column, values: NDArray[Any]) -> Field | None:
@@ -214,20 +227,36 @@ def _found(given: Mapping[str, object], targets: tuple[str, ...]) -> Aligned:
     asked = Schema(tuple(Categorical(name, ("",)) for name in everywhere))
     raw = {role: _shielded(role, read, data, asked) for role, data in given.items()}
     fields: list[Field] = []
+    texts = Texts()
     columns: dict[str, dict[str, NDArray[Any]]] = {role: {} for role in given}
     for name in everywhere:
         parts = {role: _shielded(role, _values, part[name]) for role, part in raw.items()}
+        worded = name not in targets and all(isinstance(part, pa.Array) for part in parts.values())
+        if worded and _is_free(parts["synthetic"]):
+            texts[name] = {role: pc.fill_null(part, "").to_pylist() for role, part in parts.items()}
+            continue
         field, made = _field(name, parts, name in targets)
         if field is None:
-            notes.append(f"column '{name}' was left out: it is empty, nested or free text")
+            notes.append(f"column '{name}' was left out: it is empty, nested or neither categories nor sentences")
             continue
         fields.append(field)
         for role, values in made.items():
             columns[role][name] = values
-    if not fields:
-        raise SchemaError("the tables have no column of numbers or categories in common.")
-    frames = {role: Frame(columns[role], len(columns[role][fields[0].name])) for role in given}
-    return fields, frames, notes
+    if not fields and not texts:
+        raise SchemaError("the tables have no column of numbers, categories or free text in common.")
+    sizes = {
+        role: len(next(iter(columns[role].values()), next(iter(texts.values()), {}).get(role, ()))) for role in given
+    }
+    return fields, {role: Frame(columns[role], sizes[role]) for role in given}, notes, texts
+
+
+def _is_free(values: pa.Array) -> bool:
+    """Whether synthetic text is free text: sentences, hardly any of them twice."""
+    there = pc.drop_null(values)
+    if not len(there):
+        return False
+    count = float(pc.mean(pc.list_value_length(pc.utf8_split_whitespace(there))).as_py())
+    return count >= FREE_WORDS and len(pc.unique(there)) >= FREE_SHARE * len(there)
 
 
 Values: TypeAlias = Any
@@ -333,10 +362,13 @@ def _names(data: object) -> list[str]:
             return list(pyarrow.parquet.read_schema(path).names)
         if kind == "arrow":
             return list(pyarrow.feather.read_table(path).column_names)
+        if kind == "jsonl":
+            with path.open("rb") as lines:
+                return jsonl.sampled(jsonl.objects(lines), str(path))[1]
         if kind == "npz":
             with np.load(path, allow_pickle=False) as archive:
                 return list(archive.files)
-        raise PrivateDataError(f"{path}: expected a .csv, .tsv, .parquet, .arrow or .npz file.")
+        raise PrivateDataError(f"{path}: expected a .csv, .tsv, .jsonl, .parquet, .arrow or .npz file.")
     if isinstance(data, pa.Table):
         return list(data.column_names)
     if isinstance(data, Mapping):

@@ -13,8 +13,9 @@ import pytest
 from pe.arrays import to_table
 from pe.coerce import coerce
 from pe.draft import draft
+from pe.errors import SchemaError
 from pe.read import read
-from pe.schema import Categorical, Datetime, Numeric, Schema, boolean
+from pe.schema import Categorical, Datetime, Numeric, Schema, Text, boolean
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -102,3 +103,18 @@ def test_columns_without_two_equal_values_are_pointed_out_as_ids(tmp_path: Path)
     _, remarks = draft(path)
     pointed = [remark for remark in remarks if 'type = "key"' in remark]
     assert [remark.split("'")[1] for remark in pointed] == ["id", "code"]
+
+
+def test_free_text_is_declared_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "sample.csv"
+    path.write_text('text,stars,x\n"two\nlines",1,3\nmore,5,4\n')
+    schema, remarks = draft(path, "stars", "text")
+    assert schema == Schema((Text("text"), Categorical("stars", ("1", "5"))), "stars", ignore=("x",))
+    assert remarks == []
+    assert draft(path, "stars", "text", ["1", "3", "5"])[0].labels == ("1", "3", "5")
+    with pytest.raises(SchemaError, match="has no column 'body'"):
+        draft(path, "stars", "body")
+    path.write_text("kind,body\n" + "".join(f"a,text number {n}\n" for n in range(2000)))
+    (remark,) = draft(path)[1]
+    assert remark.startswith("column 'body' was left out")
+    assert "--text names a column of free text" in remark

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 import pe.blocks
 import pe.build
 import pe.execution
+import pe.scan
 from pe.arrays import to_numpy, to_table
 from pe.clusters import DaskExecutor, RayExecutor
 from pe.config import Config
@@ -90,7 +92,7 @@ def killed_amid(executor: ShardExecutor, workers: list[int], counted: Any) -> li
         os.kill(worker, signal.SIGSTOP)
     thread = threading.Thread(target=lambda: found.append(counted(executor)))
     thread.start()
-    time.sleep(1)
+    time.sleep(0.5)
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
     thread.join(120)
@@ -170,24 +172,89 @@ print(made.certificate["iterations"]["completed"])
     assert (done.stdout, done.stderr) == ("once\n1\n", "")
 
 
-def test_dask_counts_the_same_also_when_a_worker_is_killed_amid_a_vote(counted: Any) -> None:
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
+    """Every partial sum that a vote of this test added up, in bytes and as text."""
+    seen: set[bytes] = set()
+
+    def loading(*given: Any) -> Any:
+        array = load(*given)
+        seen.update({array.tobytes(), str(array.tolist()).encode()} if array.any() else {b"0" * 99})
+        return array
+
+    load = pe.scan.load
+    monkeypatch.setattr(pe.scan, "load", loading)
+    return seen
+
+
+def assert_none_of(parts: set[bytes], *places: Path) -> None:
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert files
+    assert len(parts) > 8
+    for path in files:
+        content = path.read_bytes()
+        assert not any(part in content for part in parts), path
+
+
+def hiding() -> Callable[[bool, str, int], None]:
+    """Hides the package from so many workers at once, or shows it again; made here, so that it travels by value."""
+
+    def hide(hidden: bool, place: str, workers: int) -> None:
+        import os
+        import sys
+        import time
+        from pathlib import Path
+
+        if hidden:
+            sys.modules["pe.scan"] = None  # type: ignore[assignment]
+        else:
+            sys.modules.pop("pe.scan", None)
+        here = Path(place, "hidden" if hidden else "shown")
+        here.mkdir(exist_ok=True)
+        (here / str(os.getpid())).touch()
+        while len(list(here.iterdir())) < workers:  # so that none takes two of them
+            time.sleep(0.01)
+
+    return hide
+
+
+LACKS = r"^a worker lacks the package pe\.scan: it needs what this process has\. What was charged stays charged\.$"
+
+
+def test_dask_counts_the_same_and_tells_what_a_worker_lacks(counted: Any, parts: set[bytes], tmp_path: Path) -> None:
     executor = DaskExecutor(2)
     assert counted(executor) == EXPECTED
+    executor._client.run(hiding(), True, str(tmp_path), 2)
+    with pytest.raises(PrivateDataError, match=LACKS):
+        counted(executor)
+    executor._client.run(hiding(), False, str(tmp_path), 2)
     workers = list(executor._client.run(os.getpid).values())
     assert killed_amid(executor, workers[:1], counted) == EXPECTED
+    known = executor._client.scheduler_info()["workers"].values()
+    assert_none_of(parts, *{Path(each["local_directory"]).parent for each in known})
 
 
-def test_ray_counts_the_same_also_when_its_workers_are_killed_amid_a_vote(counted: Any) -> None:
+def test_ray_counts_the_same_and_tells_what_a_worker_lacks(counted: Any, parts: set[bytes], tmp_path: Path) -> None:
     executor = RayExecutor(2)
     assert counted(executor) == EXPECTED
-    named = {path: path.joinpath("cmdline") for path in Path("/proc").iterdir() if path.name.isdigit()}
-    workers = [int(path.name) for path, line in named.items() if line.exists() and b"ray::IDLE" in line.read_bytes()]
+    hide = executor._ray.remote(num_cpus=1)(hiding())
+    executor._ray.get([hide.remote(True, str(tmp_path), 2) for _ in range(2)])
+    with pytest.raises(PrivateDataError, match=LACKS):
+        counted(executor)
+    ours = psutil.Process().children(recursive=True)
+    workers = [process.pid for process in ours if any(part.startswith("ray::IDLE") for part in process.cmdline())]
     assert workers
     assert killed_amid(executor, workers, counted) == EXPECTED
+    assert_none_of(parts, Path(executor._ray._private.worker._global_node.get_session_dir_path()))
 
 
 def test_a_cluster_that_does_not_answer_is_told(counted: Any) -> None:
-    with pytest.raises(PrivateDataError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1\b.*stays charged"):
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(PrivateDataError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1\b.*stays charged"),
+    ):
         counted(DaskExecutor(1, "tcp://127.0.0.1:1"))
 
 

@@ -206,7 +206,10 @@ def test_what_would_send_texts_away_or_is_not_there_is_refused(tmp_path: Path) -
         with pytest.raises(ConfigError, match="private texts leave it for no embedder"):
             SentenceEmbedder(SCHEMA, model=model)
     with pytest.raises(ConfigError, match=r"the model '.*nothing' cannot be loaded: .*\. Nothing was spent"):
-        _ = SentenceEmbedder(SCHEMA, model=str(tmp_path / "nothing")).name
+        SentenceEmbedder(SCHEMA, model=str(tmp_path / "nothing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"the model '.*empty' cannot be loaded: .*\. Nothing was spent"):
+        _ = SentenceEmbedder(SCHEMA, model=str(tmp_path / "empty")).name
     with pytest.raises(ConfigError, match="expected dtype float32 or bfloat16, got 'int8'"):
         SentenceEmbedder(SCHEMA, dtype="int8")
     with pytest.raises(ConfigError, match="expected max_tokens of at least 8, got 3"):
@@ -217,3 +220,24 @@ def test_what_would_send_texts_away_or_is_not_there_is_refused(tmp_path: Path) -
         SentenceEmbedder(Schema((Numeric("x", 0, 1),)))
     with pytest.raises(SchemaError, match="the schema also has 'x': make it the label, or list it in ignore"):
         SentenceEmbedder(Schema((TEXT, Numeric("x", 0, 1))))
+
+
+def test_a_length_moves_a_text_by_as_much_as_asked_for_each_doubling(plain: SentenceEmbedder) -> None:
+    embedder = SentenceEmbedder(SCHEMA, length=0.4)
+    texts = ["a" * 2**j for j in range(4, 15, 2)] + ["", "x" * 10**5, "soup"]
+    found, bare = embedder.embed(table(*texts)), plain.embed(table(*texts))
+    assert np.array_equal(found[:, : plain.dim], bare)
+    assert found.shape[1] == embedder.dim == plain.dim + 16
+    assert embedder.name != plain.name
+    tail = found[:, plain.dim :]
+    steps = np.linalg.norm(np.diff(tail[:6], axis=0), axis=1)
+    assert steps == pytest.approx(np.full(5, 0.4 * np.sqrt(2)))  # four times as long
+    integers = quantise(found, embedder.scale, embedder.limit)[0]
+    assert np.abs(integers[:, plain.dim :] / embedder.scale - tail).max() <= 0.5 / embedder.scale + 1e-6  # none is cut
+    assert np.array_equal(embedder.embed(table(texts[1]))[0], found[1])
+
+
+@pytest.mark.parametrize("length", [-0.1, 0.5, float("nan"), True])
+def test_a_length_that_would_be_cut_is_refused(length: Any) -> None:
+    with pytest.raises(ConfigError, match=r"length in \[0, 0.46\].*Nothing was spent"):
+        SentenceEmbedder(SCHEMA, length=length)

@@ -217,7 +217,11 @@ def test_nothing_is_written_where_it_could_be_taken_for_a_release(tmp_path: Path
         ({"test": "gone.csv"}, PrivateDataError, "does not exist"),
         ({"synthetic": "."}, RunError, "holds no release"),
         ({"schema": pe.Schema((pe.Image("picture", 2, 2),))}, SchemaError, "no column 'picture'"),
-        ({"synthetic": PICTURES, "test": PICTURES, "schema": PICTURED, "targets": None}, SchemaError, "only tables"),
+        (
+            {"synthetic": PICTURES, "test": PICTURES, "schema": PICTURED, "targets": None},
+            SchemaError,
+            "images are not",
+        ),
     ],
 )
 def test_a_wrong_input_is_one_sentence(changes, kind, text: str) -> None:

@@ -19,7 +19,7 @@ from pe.errors import ConfigError
 from pe.evaluation.text import Corpus, Embeddings, TextFigures, classify, distribution, finetune, language, measure
 from pe.evaluation.text.corpus import word_ids, words
 from pe.evaluation.text.embed import STEPS
-from pe.evaluation.text.memorisation import memorisation
+from pe.evaluation.text.memorisation import Group, Memorisation, memorisation
 from pe.evaluation.text.spans import matches
 from pe.evaluation.text.surface import distinct, length_distance, ngrams
 
@@ -186,20 +186,20 @@ def test_longest_matches_are_those_of_a_search(
 # -- memorisation --------------------------------------------------------------------------------------------------
 
 
-def groups(*texts: list[str]) -> list[tuple[list[NDArray[np.int64]], NDArray[np.float64]]]:
+def compared(*texts: list[str]) -> Memorisation:
     embed = Embeddings(hashed)
-    return [(ids, embed(group)) for ids, group in zip(word_ids(*texts), texts, strict=True)]
+    groups = [Group.of(ids, embed(group)) for ids, group in zip(word_ids(*texts), texts, strict=True)]
+    return memorisation(*groups, np.random.default_rng(0))[0]
 
 
 def test_an_honest_generator_is_not_suspected_and_a_copying_one_is() -> None:
     train, holdout, honest = babble(150, 1), babble(120, 2), babble(200, 3)
-    rng = np.random.default_rng(0)
-    fine = memorisation(*groups(honest, train, holdout), rng)
+    fine = compared(honest, train, holdout)
     assert not fine.suspected
     assert fine.nearer_interval[0] <= 0.5 <= fine.nearer_interval[1]
     assert fine.rows == {"synthetic": 200, "train": 120, "holdout": 120}
 
-    copies = memorisation(*groups([text.upper() for text in train], train, holdout), rng)
+    copies = compared([text.upper() for text in train], train, holdout)
     assert len(copies.reasons) == 3
     assert copies.duplicates == {"train": 1.0, "holdout": 0.0}
     assert copies.verbatim == {"synthetic": 1.0, "holdout": 0.0}
@@ -211,10 +211,10 @@ def test_an_honest_generator_is_not_suspected_and_a_copying_one_is() -> None:
 def test_parts_of_records_are_found_and_so_is_one_long_copy() -> None:
     train, holdout, honest = babble(150, 1, 100), babble(150, 2, 100), babble(200, 3, 100)
     spliced = [" ".join(own.split()[:70] + other.split()[:30]) for own, other in zip(honest[:150], train, strict=True)]
-    found = memorisation(*groups(spliced, train, holdout), np.random.default_rng(0))
+    found = compared(spliced, train, holdout)
     assert found.longer > 0.95
     assert found.longest["train"]["mean"] >= 30
-    one = memorisation(*groups([*honest, train[7]], train, holdout), np.random.default_rng(0))
+    one = compared([*honest, train[7]], train, holdout)
     assert one.reasons == ("a span of a training record far longer than real records share",)
 
 

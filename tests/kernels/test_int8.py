@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -205,6 +206,27 @@ def saturating(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 def test_the_probe_tells_saturating_products_from_exact_ones() -> None:
     assert int8._exact(lambda left, right: left.int() @ right.int())
     assert not int8._exact(saturating)
+
+
+def test_the_probe_tells_slow_products_by_time_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy otherwise makes nothing slow."""
+    exact, threads = torch._int_mm, []
+
+    def kept_waiting(*arguments: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.01)
+        threads.append(torch.get_num_threads())
+        return exact(*arguments)
+
+    monkeypatch.setattr(torch, "_int_mm", kept_waiting)
+    assert int8._fast(torch)
+    assert set(threads) == {1}
+
+    def slow(*arguments: torch.Tensor) -> None:
+        for _ in range(50):
+            exact(*arguments)
+
+    monkeypatch.setattr(torch, "_int_mm", slow)
+    assert not int8._fast(torch)
 
 
 SATURATED = """

@@ -121,6 +121,19 @@ def test_it_agrees_with_faiss_where_distances_differ(k: int) -> None:
     np.testing.assert_array_equal(nearest(queries, candidates, k)[clear], theirs[clear, :k])
 
 
+@pytest.mark.parametrize(("n", "m", "d"), [(1, 1, 8), (0, 1, 8), (3, 1, 0), (300, 1, 8)])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_one_candidate_is_everybodys(n: int, m: int, d: int, dtype: type) -> None:
+    assert nearest(np.ones((n, d), dtype), np.zeros((m, d), dtype)).tolist() == [[0]] * n
+
+
+def test_an_error_does_not_tell_how_many_queries_there_are() -> None:
+    for queries in (np.zeros((1234, 3), np.int16), np.zeros((1234, 2), np.float32)):
+        with pytest.raises(ValueError, match="expected") as told:
+            Search(np.zeros((2, 2), np.int16))(queries)
+        assert "1234" not in str(told.value)
+
+
 def test_no_queries_have_no_neighbours() -> None:
     assert nearest(np.empty((0, 3), np.int16), np.zeros((5, 3), np.int16), 2).shape == (0, 2)
 
@@ -135,8 +148,16 @@ def test_no_queries_have_no_neighbours() -> None:
         (np.zeros((2, 3), np.int16), np.zeros((2, 3), np.int16), 0),
         (np.zeros((2, 3), np.int16), np.zeros((0, 3), np.int16), 1),
         (np.full((1, 2), 2**30, np.int64), np.zeros((2, 2), np.int64), 1),
+        (np.full((1, 2), -(2**63), np.int64), np.zeros((2, 2), np.int64), 1),
+        (np.full((1, 2), 2**64 - 1, np.uint64), np.zeros((2, 2), np.uint64), 1),
+        (np.full((1, 3), np.nan, np.float32), np.zeros((2, 3), np.int16), 1),
+        (np.zeros((1, 3), np.int16), np.zeros((2, 3), np.float64), 1),
+        (np.zeros((1, 3), np.bool_), np.zeros((2, 3), np.int16), 1),
     ],
-    ids=["other width", "queries flat", "candidates deep", "k > m", "k = 0", "no candidates", "too long"],
+    ids=[
+        *["other width", "queries flat", "candidates deep", "k > m", "k = 0", "no candidates", "too long", "longest"],
+        *["unsigned", "NaN", "floats", "truth values"],
+    ],
 )
 def test_what_cannot_be_answered_exactly_is_refused(queries: Rows, candidates: Rows, k: int) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -64,8 +64,32 @@ def test_the_vectors_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("scale", "limit"),
-    [(0.0, 127), (-1.0, 127), (np.inf, 127), (np.nan, 127), (1.0, 0), (1.0, -5), (1.0, 32768), (1.0, np.nan)],
+    [
+        (0.0, 127),
+        (-1.0, 127),
+        (np.inf, 127),
+        (np.nan, 127),
+        (1e39, 127),
+        (1e-60, 127),
+        (1.0, 0),
+        (1.0, -5),
+        (1.0, 32768),
+        (1.0, np.nan),
+    ],
 )
 def test_an_unusable_scale_or_limit_is_refused(scale: float, limit: int) -> None:
     with pytest.raises(ValueError, match="expected 1 <= limit"):
         quantise(np.zeros((1, 1), np.float32), scale, limit)
+
+
+@pytest.mark.parametrize(
+    "vectors", [np.zeros(3, np.float32), np.zeros((2, 2, 2), np.float32), np.zeros((2, 2), np.int8)]
+)
+def test_anything_but_float_vectors_is_refused(vectors: NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match="expected float vectors"):
+        quantise(vectors, 1.0, 127)
+
+
+def test_no_vectors_quantise_to_none() -> None:
+    quantised, finite = quantise(np.empty((0, 4), np.float32), 1.0, 127)
+    assert (quantised.shape, finite.shape) == ((0, 4), (0,))

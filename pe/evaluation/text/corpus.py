@@ -43,16 +43,16 @@ class Corpus:
         labels = {name: tuple(values[row] for row in rows) for name, values in self.labels.items()}
         return Corpus(tuple(self.texts[row] for row in rows), labels)
 
-    def sample(self, limit: int, rng: np.random.Generator) -> Corpus:
-        """At most ``limit`` texts, drawn without replacement, in their order."""
+    def draw(self, limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Places of at most ``limit`` texts, drawn without replacement, in their order."""
         if len(self) <= limit:
-            return self
-        return self.take(np.sort(rng.choice(len(self), limit, replace=False)))
+            return np.arange(len(self))
+        return np.sort(rng.choice(len(self), limit, replace=False))
 
 
 def words(text: str) -> list[str]:
     """Runs of letters and digits, and single other signs, in lower case."""
-    return _WORD.findall(text.lower())
+    return [word.lower() for word in _WORD.findall(text)]
 
 
 def word_ids(*groups: Sequence[str]) -> list[list[NDArray[np.int64]]]:
@@ -62,3 +62,12 @@ def word_ids(*groups: Sequence[str]) -> list[list[NDArray[np.int64]]]:
         [np.array([known.setdefault(word, len(known)) for word in words(text)], np.int64) for text in group]
         for group in groups
     ]
+
+
+def spans(text: str, start: int, length: int) -> tuple[str, str, str]:
+    """The text before, within and after ``length`` words from word ``start`` on."""
+    if not length:
+        return text, "", ""
+    found = list(_WORD.finditer(text))
+    inside = slice(found[start].start(), found[start + length - 1].end())
+    return text[: inside.start], text[inside], text[inside.stop :]

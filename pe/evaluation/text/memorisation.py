@@ -16,6 +16,7 @@ from scipy.stats import fisher_exact
 
 from pe.evaluation.closeness import wilson
 from pe.evaluation.text.distribution import Vectors
+from pe.evaluation.text.embed import STEPS
 from pe.evaluation.text.spans import matches
 from pe.kernels.nearest import nearest
 
@@ -69,32 +70,55 @@ class Memorisation:
 Words = NDArray[np.int64]
 
 
-def memorisation(
-    made: tuple[Sequence[Words], Vectors],
-    train: tuple[Sequence[Words], Vectors],
-    holdout: tuple[Sequence[Words], Vectors],
-    rng: np.random.Generator,
-) -> Memorisation:
-    """Compare texts, each group given as word ids per text and vectors (n, d) of whole numbers.
+@dataclass(frozen=True)
+class Group:
+    """Texts as word ids, and vectors of some of them, float64 (m, d) of whole numbers; ``rows`` int64 (m,) says which.
 
-    Shares compare as many training as holdout records, drawn; what is said of
-    verbatim copies and duplicates uses all training records.
+    Of synthetic and holdout texts all have vectors.
     """
-    texts, points = made
-    m = min(len(train[0]), len(holdout[0]))
-    drawn = [np.sort(rng.choice(len(group[0]), m, replace=False)) for group in (train, holdout)]
 
-    everything = np.ones(len(train[0]), np.bool_)
-    some = np.zeros(len(train[0]), np.bool_)
-    some[drawn[0]] = True
-    in_all, in_train = matches(texts, train[0], [everything, some])
-    other = [holdout[0][row] for row in drawn[1].tolist()]
+    words: Sequence[Words]
+    vectors: Vectors
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, words: Sequence[Words], vectors: Vectors) -> Group:
+        return cls(words, vectors, np.arange(len(words)))
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances to the closest record in embedding space, of unit vectors: float64 (n,)."""
+
+    to_train: NDArray[np.float64]
+    to_holdout: NDArray[np.float64]
+    between: NDArray[np.float64]
+
+
+def memorisation(
+    made: Group, train: Group, holdout: Group, rng: np.random.Generator
+) -> tuple[Memorisation, Distances, list[tuple[int, int]]]:
+    """Compare synthetic texts with training and holdout records; also distances, and the longest copied spans.
+
+    Shares compare as many training as holdout records, drawn among those with vectors; what is said of verbatim copies
+    and duplicates uses all training records. A span is given for every synthetic text: its first word and its length.
+    """
+    texts, points = made.words, made.vectors
+    m = min(len(train.rows), len(holdout.rows))
+    near = [np.sort(rng.choice(len(group.rows), m, replace=False)) for group in (train, holdout)]
+
+    everything = np.ones(len(train.words), np.bool_)
+    some = np.zeros(len(train.words), np.bool_)
+    some[train.rows[near[0]]] = True
+    in_all, in_train = matches(texts, train.words, [everything, some])
+    other = [holdout.words[row] for row in holdout.rows[near[1]].tolist()]
     (in_holdout,) = matches(texts, other, [np.ones(m, np.bool_)])
-    (between,) = matches(other, train[0], [everything])
+    (between,) = matches(other, train.words, [everything])
     longest = {"train": _longest(in_train), "holdout": _longest(in_holdout), "between": _longest(between)}
     copied = {"synthetic": _longest(in_all) >= VERBATIM, "holdout": longest["between"] >= VERBATIM}
 
-    to_train, to_holdout = _distances(points, train[1][drawn[0]]), _distances(points, holdout[1][drawn[1]])
+    own, unseen = train.vectors[near[0]], holdout.vectors[near[1]]
+    to_train, to_holdout = _distances(points, own), _distances(points, unseen)
     wins = [_wins(to_holdout, to_train), _wins(longest["train"], longest["holdout"])]
     n = len(texts)
     reasons = [
@@ -107,7 +131,7 @@ def memorisation(
         reasons.append(f"{VERBATIM} or more consecutive words of training records in too many texts")
     if _longest(in_all).max() > 2 * max(int(longest["between"].max()), VERBATIM):
         reasons.append("a span of a training record far longer than real records share")
-    return Memorisation(
+    found = Memorisation(
         {"synthetic": n, "train": m, "holdout": m},
         wins[0] / n,
         wilson(wins[0], n),
@@ -116,9 +140,11 @@ def memorisation(
         {str(k): {"train": _coverage(in_train, k), "holdout": _coverage(in_holdout, k)} for k in GRAMS},
         {role: {"longest": float(each.max()), "mean": float(each.mean())} for role, each in longest.items()},
         {role: float(each.mean()) for role, each in copied.items()},
-        {"train": _equal(texts, train[0]), "holdout": _equal(texts, holdout[0])},
+        {"train": _equal(texts, train.words), "holdout": _equal(texts, holdout.words)},
         tuple(reasons),
     )
+    distances = Distances(*(np.sqrt(each) / STEPS for each in (to_train, to_holdout, _distances(unseen, own))))
+    return found, distances, [(int(each.argmax()), int(each.max())) if len(each) else (0, 0) for each in in_all]
 
 
 def _wins(one: NDArray[np.int64], two: NDArray[np.int64]) -> float:
