@@ -160,7 +160,8 @@ def _embedding(*, silent: bool) -> Iterator[Embeddings]:
     try:
         yield Embeddings(progress=show)
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _charged(

@@ -94,6 +94,14 @@ def test_without_a_schema_sentences_are_found_and_numbers_are_still_compared() -
     assert pe.evaluate(names, test=names).kinds == {"name": "categories", "answer": "categories"}
 
 
+@pytest.mark.parametrize("text", [None, "", "one text for every single record here"])
+def test_a_generator_that_says_nothing_or_one_thing_is_still_evaluated(text: str | None) -> None:
+    made = reviews(30, 0).assign(review=text)
+    found = pe.evaluate(made, test=reviews(40, 1), targets="kind")
+    assert found.texts["review"].fidelity["synthetic to test"].recall < 0.2
+    assert found.texts["review"].variety["synthetic"].repeated == 1
+
+
 def test_text_alone_and_two_columns_of_it() -> None:
     made, test = reviews(40, 0)[["review"]], reviews(30, 1)[["review"]]
     alone = pe.evaluate(made, test=test, train=test)
@@ -170,6 +178,12 @@ def test_one_record_and_empty_texts_are_no_error(tmp_path: Path, made: pd.DataFr
             {"schema": None, "targets": "stars", "test": reviews(9, 1).drop(columns="stars")},
             SchemaError,
             "target 'stars'",
+        ),
+        ({"schema": None, "targets": "review"}, SchemaError, "target 'review' is free text"),
+        (
+            {"schema": None, "test": reviews(9, 1).rename(columns={"review": "text"})},
+            SchemaError,
+            "the test table has no such column",
         ),
         ({"test": reviews(0, 1)}, PrivateDataError, "test table holds no records"),
         ({"language_model": "nowhere"}, ConfigError, "nowhere: expected a folder with a model"),
