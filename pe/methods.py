@@ -60,6 +60,11 @@ def kernel_share(method: str) -> float | None:
     return 1.0 if method == "kernel-votes" else None
 
 
+def distinct(method: str) -> float:
+    """Cosine above which two candidates are near-duplicates when the released ones are selected; 1: never."""
+    return _DISTINCT.get(method, 1.0)
+
+
 def kernel_votes(rows: int, labels: int, iterations: int) -> Settings:
     """DP-KDE: the budget buys one noisy kernel mean (``pe.kernel``), and no round costs more than its candidates.
 
@@ -171,3 +176,6 @@ _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
 }
 
 _STARTS = {"cross-tables": 1.0}
+
+_DISTINCT = {"text-pe": 0.95}
+"""Two texts of an n-gram model beyond that differ in a word or two."""
