@@ -65,12 +65,12 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 @pytest.fixture(scope="module")
 def private(tiny: Any) -> pa.Table:
     """Reviews of one subject of each label."""
-    texts, labels = tiny.reviews(2400, 17)
+    texts, labels = tiny.reviews(1600, 17)
     wanted = {label: tiny.subjects[label][0] for label in tiny.labels}
     held = [
         (text, label) for text, label in zip(texts, labels, strict=True) if tiny.on_subject(wanted[label], text) == 1
     ]
-    assert len(held) > 300
+    assert len(held) > 200
     return pa.table({"text": [text for text, _ in held], "kind": [label for _, label in held]})
 
 
@@ -142,8 +142,9 @@ def test_a_run_with_a_served_model(tiny: Any, private: pa.Table, endpoint: str, 
     assert made.usage.calls >= 4 * 9 + 2 * 27
     assert made.usage.completion_tokens > 10 * made.usage.calls
     assert made.usage.prompt_tokens > 5 * made.usage.calls
-    asked = [json.loads(line) for file in sorted((tmp_path / "run").rglob("*.jsonl")) for line in file.open()]
-    assert not any(text in line.get("text", "") for line in asked for text in private.column("text").to_pylist())
+    journals = [file.read_text() for file in (tmp_path / "run").rglob("*.jsonl")]
+    assert sum(journal.count('"outcome":"answered"') for journal in journals) >= 90
+    assert not any(text in journal for journal in journals for text in private.column("text").to_pylist())
 
 
 def test_words_first_then_two_models_side_by_side(tiny: Any, masked: Path, private: pa.Table, tmp_path: Path) -> None:
