@@ -42,6 +42,9 @@ SAMPLED = 4096
 TILE = 2**26
 """Entries of a matrix of kernel values held at a time."""
 
+DIRECTIONS = 64
+"""In which candidates differ most: there it is judged how much labels differ from one another."""
+
 PROGRESS = 0.01
 """Of the way that the squared MMD has come so far: less in ``patience`` rounds is none."""
 
@@ -188,6 +191,7 @@ class Target:
 
         votes  noisy votes (m,), in records, and the standard deviation of their noise.
         """
+        means = pooled(self.means, self.records, self.sigma, features)
         chosen = []
         for label, size in enumerate(sizes):
             own = np.flatnonzero(labels == label)
@@ -196,7 +200,7 @@ class Target:
             shares, weight = None, 0.0
             if votes is not None:
                 shares, weight = votes[0][own] / self.records[label], (self.sigma / votes[1]) ** 2
-            chosen.append(own[herd(features[own], self.means[label], int(size), shares, weight)])
+            chosen.append(own[herd(features[own], means[label], int(size), shares, weight)])
         return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
 
     def distance(self, features: Floats, labels: NDArray[np.int32], shares: NDArray[np.float64]) -> float:
@@ -214,6 +218,52 @@ class Target:
                 gap = own.mean(axis=0, dtype=np.float64) - self.means[label]
                 total, weight = total + share * (float(gap @ gap) - noise), weight + share
         return float(total / weight) if weight else math.nan
+
+
+def pooled(means: Floats, records: NDArray[np.float64], sigma: float, features: Floats) -> Floats:
+    """Label means with noise taken off, by what labels have in common (empirical Bayes): float32 (labels, d).
+
+    means     float32 (labels, d), noisy.
+    records   float64 (labels,): noisy numbers of records, > 0.
+    sigma     standard deviation of the noise in each entry of a sum over the records of a label.
+    features  float32 (m, d) of candidates.
+
+    What a label's mean differs by from that of all records is taken to be normal, with tau times the candidates'
+    covariance; tau follows from the ``DIRECTIONS`` of most variance, beyond which the covariance counts as isotropic.
+    Each mean becomes its posterior mean (a Wiener filter): labels of few records those of all, of many their own.
+    """
+    if len(means) < 2 or len(features) < 2:
+        return means
+    noise = (sigma / records) ** 2
+    weights = records / records.sum()
+    centre = weights @ means.astype(np.float64)
+    apart = means - centre
+    k = min(DIRECTIONS, features.shape[1], len(features))
+    basis, variance, rest = _directions(features, k)
+    within = apart @ basis
+    spread = (within**2).sum(axis=1) - k * noise
+    tau = max(float(weights @ spread) / max(float(variance.sum()), 1e-12), 0.0)
+    kept = tau * variance / (tau * variance + noise[:, None] + 1e-300)
+    beyond = tau * rest / (tau * rest + noise + 1e-300)
+    shrunken = (kept * within - beyond[:, None] * within) @ basis.T + beyond[:, None] * apart
+    found: Floats = (centre + shrunken).astype(np.float32)
+    return found
+
+
+def _directions(features: Floats, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The ``k`` principal directions (d, k), the variance along each, and along any of the others.
+
+    By randomized subspace iteration (Halko, Martinsson, Tropp 2011).
+    """
+    centred = features - features.mean(axis=0)
+    m, d = centred.shape
+    basis = np.random.default_rng(0).standard_normal((d, k), dtype=np.float32)
+    for _ in range(4):
+        basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
+    values, turned = np.linalg.eigh(np.cov(centred @ basis, rowvar=False, bias=True).reshape(k, k))
+    variance = np.maximum(values, 0.0)
+    total = float(np.einsum("md,md->", centred, centred, dtype=np.float64)) / m
+    return basis @ turned, variance, max(total - float(variance.sum()), 0.0) / max(d - k, 1)
 
 
 def herd(

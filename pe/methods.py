@@ -55,9 +55,9 @@ def cross_tables(rows: int, labels: int, iterations: int) -> Settings:
     return 0, []
 
 
-def kernel_share(method: str) -> float | None:
-    """The share of the rounds' budget for a kernel mean, where the method measures one."""
-    return 1.0 if method == "kernel-votes" else None
+def kernel_settings(method: str) -> dict[str, Any] | None:
+    """Settings of the kernel mean, where the method measures one; ``share`` is that of the rounds' budget."""
+    return _KERNELS.get(method)
 
 
 def kernel_votes(rows: int, labels: int, iterations: int) -> Settings:
@@ -143,18 +143,18 @@ def aug_pe(rows: int, labels: int, iterations: int) -> Settings:
 
 
 def text_pe(rows: int, labels: int, iterations: int) -> Settings:
-    """Aug-PE's loop (Xie et al. 2024: rank, L = K + 1 with K = 3, the selected kept) with degrees that fall.
+    """Kernel votes for texts, whose candidates are costly: few rounds, each of which judges all of them well.
 
-    They fall geometrically from .6 to .15; the last round varies none.
+    Every round herds ``rows`` out of those of the last round and three variations of each, as many candidates as Aug-PE
+    makes (L = K + 1, K = 3); the last one varies none. Degrees fall geometrically from 1 to .5.
     """
     last = max(iterations - 1, 1)
     rounds = [
         {
             "parents": rows,
-            "selection": "rank",
             "variations": 0 if number == iterations - 1 else 3,
             "keep": True,
-            "degree": 0.6 * (0.15 / 0.6) ** (number / last),
+            "degree": 0.5 ** (number / last),
         }
         for number in range(iterations)
     ]
@@ -171,3 +171,8 @@ _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
 }
 
 _STARTS = {"cross-tables": 1.0}
+
+_KERNELS: dict[str, dict[str, Any]] = {
+    "kernel-votes": {"share": 1.0},
+    "text-pe": {"share": 1.0, "bandwidth": 0.8},
+}

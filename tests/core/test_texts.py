@@ -29,7 +29,8 @@ def test_a_text_is_embedded_as_one_and_evolved_by_text_pe() -> None:
     assert isinstance(build_embedder(config(), SCHEMA), SentenceEmbedder)
     plan = build_plan(config(), SCHEMA)
     assert plan == build_plan(config(evolution={"method": "text-pe"}), SCHEMA)
-    assert all(each.selection == "rank" and each.keep for each in plan.rounds)
+    assert plan.kernel is not None
+    assert all(each.keep and each.sigma is None for each in plan.rounds)
     assert plan.rounds[-1].population == 50
 
 
