@@ -112,6 +112,7 @@ class SentenceEmbedder:
             raise ConfigError(
                 f"embedder: expected max_tokens of at least {STEP}, got {max_tokens!r}. Nothing was spent."
             )
+        self._place = _place(model)
         if isinstance(length, bool) or not 0 <= length <= MOST_LENGTH:
             raise ConfigError(f"embedder: expected length in [0, {MOST_LENGTH}], got {length!r}. Nothing was spent.")
         self.model, self.dtype, self.device, self.length = model, dtype, device, float(length)
@@ -120,7 +121,7 @@ class SentenceEmbedder:
 
     @cached_property
     def _loaded(self) -> _Model:
-        return _Model(self.model, self.dtype, self.device, self._asked)
+        return _Model(self._place, self.model, self.dtype, self.device, self._asked)
 
     @property
     def name(self) -> str:
@@ -157,11 +158,11 @@ def _doublings(texts: Sequence[str]) -> NDArray[np.float32]:
 class _Model:
     """A loaded model, and the shapes of batches that proved to keep rows apart."""
 
-    def __init__(self, name: str, dtype: str, device: str | None, max_tokens: int | None) -> None:
+    def __init__(self, place: str, name: str, dtype: str, device: str | None, max_tokens: int | None) -> None:
         import torch
 
         with _silence():
-            self._model = _load(name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._model = _load(place, name, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._tokenizer = self._model.tokenizer
         if not getattr(self._tokenizer, "is_fast", False):
             raise ConfigError(f"embedder: the model '{name}' has no tokenizer for text alone. Nothing was spent.")
@@ -274,22 +275,29 @@ class _Model:
         return units
 
 
-def _load(name: str, device: str) -> Any:
+def _load(place: str, name: str, device: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ConfigError(
             f"embedder 'sentence' needs an extra ({error}): pip install 'pe-synth[text]'. Nothing was spent."
         ) from None
-    try:
-        return SentenceTransformer(_place(name), device=device)
-    except Exception as error:  # of many libraries, about a public model
-        first = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ConfigError(f"embedder: the model '{name}' cannot be loaded: {first}. Nothing was spent.") from None
+    local: Any = [True] if Path(place).is_dir() else [True, False]  # what was downloaded once needs no network
+    for only_local in local:
+        try:
+            return SentenceTransformer(place, device=device, local_files_only=only_local)
+        except Exception as error:  # of many libraries, about a public model
+            first = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+    raise ConfigError(f"embedder: the model '{name}' cannot be loaded: {first}. Nothing was spent.")
 
 
 def _place(name: str) -> str:
-    """Where a model lies: the default one in a package that carries it, if that is installed."""
+    """Where a model lies: the default one in a package that carries it, if that is installed.
+
+    Raises ConfigError for a path that is no folder: the hub would be asked for it, again and again.
+    """
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ConfigError(f"embedder: the model '{name}' cannot be loaded: there is no such folder. Nothing was spent.")
     if name != DEFAULT or Path(name).is_dir():
         return name
     try:

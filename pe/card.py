@@ -55,12 +55,14 @@ def write_card(
     label_sizes: Sequence[int],
     converged: bool = False,
     distance: float | None = None,
+    examples: Sequence[tuple[str, str]] = (),
     usage: Usage | None = None,
 ) -> str:
     """Markdown text of the card.
 
     converged  the run ended early because further rounds would have changed nothing.
     distance   estimated squared MMD of the newest selection from the private records.
+    examples   label and text of some of the released records.
     usage      what metered APIs were asked.
     """
     iterations = certificate["iterations"]
@@ -111,10 +113,20 @@ def write_card(
             else "from a charged, noisy count"
         )
         lines += [f"Records by `{schema.label}` ({source}): {sizes}.", ""]
+    if examples:
+        lines += ["## Examples", "", "Synthetic records, as released, cut short:", ""]
+        lines += [f"- {f'({_inline(label)}) ' if label else ''}{_inline(text)}" for label, text in examples]
+        lines.append("")
     if usage is not None:
         lines += [f"Calls of the API: {usage}.", ""]
     lines += [f"Embedder: `{embedder}`. Versions: {certificate['versions']}.", ""]
     return "\n".join(lines)
+
+
+def _inline(text: str, longest: int = 300) -> str:
+    """Text that a model wrote, on one line of Markdown, as code so that nothing in it is taken for markup."""
+    line = " ".join(text.split()).replace("`", "'")
+    return f"`{line[: longest - 4]} ...`" if len(line) > longest else f"`{line}`" if line else "(empty)"
 
 
 def _origin(plan: Plan, apis: Sequence[str]) -> str:

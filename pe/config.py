@@ -71,25 +71,52 @@ class PrivacyConfig(_Section):
 
 
 PATHS = ("path", "schema", "corpus", "templates", "demos")
-"""Keys that are paths, in the section of the private data or of an API and in the tables within them."""
+"""Keys that are paths, in the section of the private data, an API or an embedder, and in the tables within them."""
 
 
-class ApiConfig(BaseModel):
+MAIN_KEYS = {
+    "nearest": "path",
+    "ngram": "corpus",
+    "openai": "model",
+    "transformers": "model",
+    "masked": "model",
+    "sentence": "model",
+}
+"""The key that "kind:value" gives beside the kind."""
+
+
+class _Kind(BaseModel):
+    """A section with a kind and its own keys. "kind:value", for the kinds of ``MAIN_KEYS``, is short for both."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_out(cls, data: Any) -> Any:
+        section = {"kind": data} if isinstance(data, str) else data
+        if not isinstance(section, dict) or not isinstance(section.get("kind"), str):
+            return section
+        kind, colon, value = section["kind"].partition(":")
+        if not colon or kind not in MAIN_KEYS:
+            return section
+        key = MAIN_KEYS[kind]
+        if not value or key in section:
+            raise ValueError(f"'{kind}:' is followed by its {key}, once")
+        return section | {"kind": kind, key: value}
+
+
+class ApiConfig(_Kind):
     """A kind of API, its own keys, and for how many rounds it varies (the last one: for the rest).
 
     ``members``, of a mixture, are such sections too, each with its ``share``.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-    kind: Name
     rounds: Annotated[int, Field(ge=1)] | None = None
 
 
-class EmbedderConfig(BaseModel):
+class EmbedderConfig(_Kind):
     """A kind of embedder and its own keys."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    kind: Name
 
 
 class Geometric(_Section):
@@ -190,7 +217,7 @@ class Config(_Section):
     @model_validator(mode="before")
     @classmethod
     def _one_api_is_a_list_of_one(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("api"), dict):
+        if isinstance(data, dict) and isinstance(data.get("api"), (dict, str)):
             return data | {"api": [data["api"]]}
         return data
 
@@ -231,7 +258,7 @@ class Config(_Section):
 
         data = self.resolved()
         data["output"]["run"] = absolute(self.output.run)
-        for section in _nested([data["private"], data["api"]]):
+        for section in _nested([data["private"], data["api"], data.get("embedder")]):
             for key in PATHS:
                 if key in section and not (key == "demos" and isinstance(section[key], list)):  # those are texts
                     section[key] = absolute(section[key])

@@ -45,6 +45,19 @@ def public_files(population: Population, schema: Schema, formats: Iterable[str])
     return files
 
 
+def examples(population: Population, schema: Schema, count: int = 10) -> list[tuple[str, str]]:
+    """Label and text of the first released records, the labels in turn; nothing for a schema without a text."""
+    if schema.text is None:
+        return []
+    turns = np.zeros(len(population), np.int64)
+    for label in range(len(schema.labels)):
+        own = population.labels == label
+        turns[own] = np.arange(own.sum())
+    chosen = np.argsort(turns, kind="stable")[:count]
+    texts = to_numpy(population.records.take(pa.array(chosen)), schema.text)
+    return [(schema.labels[label], text) for label, text in zip(population.labels[chosen], texts, strict=True)]
+
+
 def digests(files: Files) -> dict[str, str]:
     return {name: sha256(content).hexdigest() for name, content in sorted(files.items())}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pe import jsonl
 from pe.errors import SchemaError
 from pe.imagefolder import IMAGE_FILES
 from pe.parts import FORMATS
-from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, boolean
+from pe.schema import Categorical, Column, Datetime, Image, Numeric, Schema, Text, boolean
 from pe.times import DAY, iso, seconds
 
 MOST_CATEGORIES = 1000
@@ -28,14 +29,17 @@ _GROUPED = r"^\s*\d{1,3}(,\d{3})+\s*$"
 _DATED = r"^\d{4}-\d\d-\d\d"
 
 
-def draft(sample: str | Path, label: str | None = None) -> tuple[Schema, list[str]]:
+def draft(
+    sample: str | Path, label: str | None = None, text: str | None = None, labels: Sequence[str] | None = None
+) -> tuple[Schema, list[str]]:
     """A schema that fits a public sample (CSV, TSV, JSONL, Parquet, Arrow, npz, image folder), and remarks on it.
 
     Whole numbers become integers, other numbers floats (on a log scale where they are positive and very skewed), truth
     values booleans, dates dates, other text categories, in the order of their text: an order of the values is never
     guessed. A column with missing values gets ``missing``. Bounds and categories are those of the sample, so it must
-    cover what may occur. The label column becomes categorical; columns that fit none of these go to ``ignore``. Raises
-    SchemaError.
+    cover what may occur. The label column becomes categorical, with ``labels`` where they are given; columns that fit
+    none of these go to ``ignore``. ``text`` names a column of free text: all others but the label then go to
+    ``ignore``. Raises SchemaError.
     """
     path = Path(sample)
     if not path.exists():
@@ -47,7 +51,8 @@ def draft(sample: str | Path, label: str | None = None) -> tuple[Schema, list[st
         return _from_npz(path, label)
     try:
         if kind in ("csv", "tsv"):
-            options = pyarrow.csv.ParseOptions(delimiter="," if kind == "csv" else "\t")
+            delimiter = "," if kind == "csv" else "\t"
+            options = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=text is not None)
             table = pyarrow.csv.read_csv(path, parse_options=options)
         elif kind == "jsonl":
             with path.open("rb") as file:
@@ -65,13 +70,22 @@ def draft(sample: str | Path, label: str | None = None) -> tuple[Schema, list[st
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{path} cannot be read: {error}.") from None
     names = [name.strip() for name in table.column_names]
-    if label is not None and label not in names:
-        raise SchemaError(f"{path} has no column '{label}'; it has {', '.join(names)}.")
+    for asked in (label, text):
+        if asked is not None and asked not in names:
+            raise SchemaError(f"{path} has no column '{asked}'; it has {', '.join(names)}.")
     columns: list[Column] = []
-    ignored: list[str] = []
+    ignored = [name for name in names if text is not None and name not in (text, label)]
     remarks: list[str] = []
     for name, values in zip(names, table.columns, strict=True):
-        column = _categorical(name, values, label=True) if name == label else _column(name, values)
+        if name in ignored:
+            continue
+        column: Column | None
+        if name == text:
+            column = Text(name)
+        elif name == label and labels is not None:
+            column = Categorical(name, tuple(labels))
+        else:
+            column = _categorical(name, values, label=True) if name == label else _column(name, values)
         if column is None:
             ignored.append(name)
             remarks.append(f"column '{name}' was left out: {_why_not(values)}")
@@ -169,6 +183,8 @@ def _why_not(values: pa.ChunkedArray) -> str:
     """Why a column has no place in a drafted schema."""
     if _is_text(values.type) and pc.any(pc.match_substring_regex(values, _GROUPED)).as_py():
         return "its numbers have thousands separators, which are not read: write 1234, not 1,234"
+    if _is_text(values.type) and len(pc.unique(values)) > MOST_CATEGORIES:
+        return "it has too many values for categories; --text names a column of free text"
     return "it is empty, or neither numbers, dates nor a few categories"
 
 

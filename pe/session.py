@@ -17,7 +17,7 @@ from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_executor, b
 from pe.candidates import CandidateEmbedder
 from pe.card import declared_public, write_card
 from pe.config import Config
-from pe.delivery import Synthetic, certified, public_files, release_folder, released, replace_folder
+from pe.delivery import Synthetic, certified, examples, public_files, release_folder, released, replace_folder
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
 from pe.evolution import Generation, aimed, converged, first, label_shares, step
 from pe.execution import ShardExecutor
@@ -330,6 +330,7 @@ class Session:
             label_sizes=np.bincount(population.labels, minlength=len(schema.labels)).tolist(),
             converged=self.converged,
             distance=self.distance,
+            examples=examples(population, schema),
             usage=usage,
         )
         files["CARD.md"] = card.encode()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from pe.config import Config
 from pe.delivery import Synthetic
-from pe.errors import ConfigError
+from pe.errors import ConfigError, SchemaError
 from pe.parts import place_of
-from pe.schema import Schema
+from pe.schema import Categorical, Column, Schema, Text
 from pe.session import Blueprint, Session
 
 Progress = Callable[[Session], None]
@@ -20,7 +20,8 @@ Progress = Callable[[Session], None]
 def synthesize(
     data: object,
     *,
-    schema: Schema | str | Path,
+    schema: Schema | str | Path | None = None,
+    text: str | None = None,
     epsilon: float,
     delta: float,
     adjacency: str,
@@ -28,8 +29,9 @@ def synthesize(
     user: str | None = None,
     user_norm: float = 1.0,
     label: str | None = None,
+    labels: Sequence[str] | None = None,
     label_shares: Any = None,
-    api: str | Mapping[str, Any] | list[Mapping[str, Any]] | None = None,
+    api: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None = None,
     embedder: str | Mapping[str, Any] | None = None,
     rows: int | None = None,
     iterations: int | None = None,
@@ -52,6 +54,8 @@ def synthesize(
     data       a path (CSV, JSONL, Parquet, Arrow, npz, image folder), an Arrow table, a pandas DataFrame or a mapping
                of arrays: see ``pe.read``.
     schema     public knowledge about the columns: a Schema, or the path of a TOML file. Never inferred from the data.
+    text       in place of a schema: the one column of free text, cut at ``pe.Text.max_length`` characters; with a
+               ``label`` also the public list of its values, ``labels``.
     rows       how many records to release; see ``pe.config.OutputConfig``.
     adjacency  "add-remove" (the number of records is private) or "replace-one" (it is public).
     source     name of the private source in the ledger; by default the file's name. All its runs share one budget.
@@ -64,7 +68,8 @@ def synthesize(
     label      name of the categorical column that conditions generation.
     label_shares  "uniform", a list, or {"budget_share": 0.02} (the default): bought with that share of the budget.
     execution  who counts the votes, such as {"workers": 4}: see ``pe.config.ExecutionConfig``. Decides no result.
-    api, embedder  a kind, or a mapping of ``kind`` and its keys; by default chosen by the schema.
+    api, embedder  a kind, "kind:value" such as "ngram:public.jsonl" or "openai:gpt-4o-mini", "package.module:Class",
+               or a mapping of ``kind`` and its keys; by default chosen by the schema. Texts need an API named.
     run        the run directory, by default ``runs/SOURCE``; a stored one is resumed without paying twice.
     evolution  further settings of the method (see ``pe.config.EvolutionConfig``), such as ``targets``.
 
@@ -74,8 +79,21 @@ def synthesize(
     name = source or (PurePath(path).stem if path else None)
     if not name or set(name) & set("*?[]"):
         raise ConfigError("expected a source name for data that are not one file. Nothing was spent.")
+    if text is not None:
+        if schema is not None:
+            raise ConfigError("expected a schema, or the name of its text column, not both. Nothing was spent.")
+        schema = text_schema(text, label, labels)
+    elif labels is not None:
+        raise ConfigError("labels go with text=...; a schema declares its label set itself. Nothing was spent.")
+    if schema is None:
+        raise ConfigError("expected a schema, or text=... for a column of free text. Nothing was spent.")
     declared = schema if isinstance(schema, Schema) else Schema.read(schema)
-    kind = "tabular" if declared.image is None else "text_render"
+    if api is None and declared.text is not None:
+        raise ConfigError(
+            "texts need an API that writes them: api='ngram:public.jsonl' (a public corpus, no model), "
+            "'transformers:FOLDER', 'openai:MODEL' or your own 'package.module:Class'. Nothing was spent."
+        )
+    usual = "tabular" if declared.image is None else "text_render"
     settings: dict[str, Any] = {
         "private": {"source": name, "path": path, "label": label, "format": format},
         "privacy": {
@@ -85,7 +103,7 @@ def synthesize(
             "simulate": simulate,
             "at_least": at_least,
         },
-        "api": _kinds(api or kind),
+        "api": _sections(api or usual),
         "evolution": {"iterations": iterations, "method": method, "seed": seed, **evolution},
         "output": {"run": str(Path(run or Path("runs") / name).resolve()), "rows": rows, "formats": formats},
     }
@@ -98,7 +116,7 @@ def synthesize(
     if label_shares is not None:
         settings["privacy"]["label_shares"] = label_shares
     if embedder is not None:
-        settings["embedder"] = {"kind": embedder} if isinstance(embedder, str) else dict(embedder)
+        settings["embedder"] = embedder if isinstance(embedder, str) else dict(embedder)
     blueprint = Blueprint.of(Config.of(settings), declared)
     return complete(blueprint, data, ledger=ledger, create=create, progress=progress)
 
@@ -128,7 +146,24 @@ def blueprint_of(config: Config) -> Blueprint:
     return Blueprint.of(config, Schema.read(config.private.schema_))
 
 
-def _kinds(api: str | Mapping[str, Any] | list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    if isinstance(api, str):
-        return [{"kind": api}]
-    return [dict(api)] if isinstance(api, Mapping) else [dict(each) for each in api]
+def text_schema(text: str, label: str | None, labels: Sequence[str] | None) -> Schema:
+    """The schema of one column of free text, and of a label whose values are declared; raises SchemaError."""
+    if (label is None) != (labels is None):
+        raise SchemaError(
+            f"the values of label '{label}' are public and must be declared: labels=[...]; or bought, with "
+            "pe.buy_schema. Nothing was spent."
+            if labels is None
+            else "labels are the values of a label column: name it with label=.... Nothing was spent."
+        )
+    try:
+        columns: tuple[Column, ...] = (Text(text),)
+        if label is not None and labels is not None:
+            columns += (Categorical(label, tuple(map(str, labels))),)
+        return Schema(columns, label)
+    except SchemaError as error:
+        raise SchemaError(f"{error} Nothing was spent.") from None
+
+
+def _sections(api: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[Any]:
+    given = [api] if isinstance(api, (str, Mapping)) else api
+    return [each if isinstance(each, str) else dict(each) for each in given]

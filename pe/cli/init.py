@@ -24,18 +24,41 @@ delta = 1e-6               # well below 1 / (number of records)
 adjacency = "{adjacency}"   # add-remove: the number of records is private; replace-one: it is public
 {shares}
 
-[api]
-kind = "{api}"             # tabular, text_render, nearest, or "package.module:Class"
+{api}
 
 [evolution]
-# method = "{method}"      # cross-tables (no API, no rounds), tab-pe, image-pe, aug-pe; settings of rounds, for all or
-# iterations = 10          # one per iteration: parents, variations, keep, selection, threshold, degree, lookahead,
-# seed = 0                 # nearest, vote_weights, budget_weights
+# method = "{method}"      # cross-tables (no API, no rounds), tab-pe, image-pe, text-pe, aug-pe, kernel-votes; settings
+# iterations = 10          # of rounds, for all or one per iteration: parents, variations, keep, selection, threshold,
+# seed = 0                 # degree, lookahead, nearest, vote_weights, budget_weights
 
 [output]
 run = "runs/{source}"
 # rows = 1000              # by default 1000; of cross-tables about as many as there are private records
-# formats = ["csv", "parquet"]   # csv, jsonl, parquet, hf, imagefolder, npz
+# formats = ["{formats}", "parquet"]   # csv, jsonl, parquet, hf, imagefolder, npz
+"""
+
+API = """\
+[api]
+kind = "{kind}"             # tabular, text_render, nearest, or "package.module:Class"\
+"""
+
+TEXT_API = """\
+[api]                      # writes the texts, and knows nothing but what is public
+kind = "ngram"             # phrases of a public corpus, without a model or a network
+corpus = "public.jsonl"    # CSV, JSONL, Parquet ..., or .txt with a text per line; never the private data
+# corpus_text = "text"     # its column of texts, and of labels, where it has any: corpus_label = "stars"
+
+# [api]
+# kind = "transformers"    # a language model on this machine: a folder, or a name on the Hugging Face hub
+# model = "./model"
+
+# [api]
+# kind = "openai"          # any OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY
+# model = "gpt-4o-mini"
+
+# [embedder]
+# kind = "sentence"        # on this machine, always; model = "./model" names another than all-MiniLM-L6-v2
+# dtype = "bfloat16"       # about twice as fast where the processor has it\
 """
 
 SCHEMA = """\
@@ -87,6 +110,8 @@ def init(
     from_public: Path | None = None,
     from_private: Path | None = None,
     label: str | None = None,
+    text: str | None = None,
+    labels: list[str] | None = None,
     data: str = "private.csv",
     source: str | None = None,
     schema: Path | None = None,
@@ -113,6 +138,10 @@ def init(
         noisy release that is charged to --source. Needs --epsilon, --delta, --adjacency, --source and --schema.
     label
         The column that conditions generation.
+    text
+        The column of free text, which is all that is synthesised beside the label.
+    labels
+        With --text and --label: every value of the label, in public; by default those of --from-public.
     data
         Path of the private data, for the configuration.
     source
@@ -141,10 +170,15 @@ def init(
     from pe.files import refusals, write_atomically
 
     config, target = folder / "pe.toml", folder / "schema.toml"
+    if labels is not None and text is None:
+        raise ConfigError("--labels goes with --text, which names the column of free text. Nothing was written.")
+    if from_private is not None and text is not None:
+        raise ConfigError("--from-private takes the text column from --schema: leave --text out. Nothing was spent.")
     for path in (config, target):
         if path.exists() and not force:
             raise ConfigError(f"{path} exists: name another folder, or pass --force. Nothing was written.")
-    text, api, method = SCHEMA, "tabular", "cross-tables"
+    content, method, formats = SCHEMA, "cross-tables", "csv"
+    api = API.format(kind="tabular")
     remarks: list[str] = []
     if from_private is not None:
         asked = {"epsilon": epsilon, "delta": delta, "adjacency": adjacency, "source": source, "schema": schema}
@@ -161,11 +195,13 @@ def init(
         bought = buy_schema(from_private, **_purchase(asked), user=user, ledger=ledger, create=create, again=again)
         remarks += bought.remarks
         label = label or bought.schema.label
-        data, text = str(from_private.resolve()), bought.to_toml()
+        data, content = str(from_private.resolve()), bought.to_toml()
+        if bought.schema.text is not None:
+            api, method, formats = TEXT_API, "text-pe", "jsonl"
     elif from_public is not None:
         from pe.draft import draft
 
-        drafted, notes = draft(from_public, label)
+        drafted, notes = draft(from_public, label, text, labels)
         remarks += notes
         if (folder / data).resolve() == from_public.resolve():
             remarks.append(
@@ -174,8 +210,15 @@ def init(
             )
         label = drafted.label
         if drafted.image is not None:
-            api, method = "text_render", "image-pe"
-        text = f"# Drafted from {from_public.name}, declared public.\n\n{drafted.with_label(None).to_toml()}"
+            api, method, formats = API.format(kind="text_render"), "image-pe", "imagefolder"
+        content = f"# Drafted from {from_public.name}, declared public.\n\n{drafted.with_label(None).to_toml()}"
+    elif text is not None:
+        from pe.synthesis import text_schema
+
+        declared = text_schema(text, label, labels).with_label(None)
+        content = f"# What everyone may know about the records.\n\n{declared.to_toml()}"
+    if text is not None:
+        api, method, formats = TEXT_API, "text-pe", "jsonl"
     lines = CONFIG.format(
         config=config.name,
         data=data,
@@ -187,10 +230,11 @@ def init(
         else "",
         api=api,
         method=method,
+        formats=formats,
     )
     with refusals(config):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, text.encode())
+        write_atomically(target, content.encode())
         write_atomically(config, lines.encode())
     for remark in remarks:
         warn(remark)

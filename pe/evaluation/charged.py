@@ -1,9 +1,11 @@
 """Evaluation on private records under the ledger: noisy counts, charged first, that may be published.
 
-Three releases, each through ``pe.privacy.release`` on the account of the records' source:
+Up to three releases, and one per column of free text, each through ``pe.privacy.release`` on the account of the
+records' source:
 
 model scores      each record adds to a few bins per model trained on the synthetic table (``contributions``)
 marginals of one, of two columns   each record adds one to a cell of each set of columns
+text scores       each record adds at most one to each of a few parts (``pe.evaluation.text.charged``)
 
 Where the source protects users, all that a user's records add to one release is scaled down together: figures then
 weigh users, not records. Training, thresholds and comparisons use the synthetic table and released counts alone. The
@@ -19,7 +21,7 @@ from fractions import Fraction
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +46,17 @@ from pe.privacy.mechanism import DiscreteGaussian
 from pe.private import PrivateDataset
 from pe.read import read
 from pe.run import stored_config
-from pe.schema import Schema
+from pe.schema import Schema, Text
+
+if TYPE_CHECKING:
+    from pe.evaluation.text.charged import TextScores
 
 FIGURES = "charged.json"
 
-SHARES = {"model scores": 2.0, "marginals": 1.0, "pairs": 1.0}
+TABLES = {"models": "model scores", "marginals": "marginals", "pairs": "pairs"}
+"""Metrics of tables that may be bought, and the releases they come from."""
+
+SHARES = {"model scores": 2.0, "marginals": 1.0, "pairs": 1.0, "text scores": 3.0}
 """How the budget is split."""
 
 PAIR_CELLS = 4
@@ -146,6 +154,7 @@ def evaluate_charged(
     seed: int = 0,
     out: str | Path | None = None,
     again: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> ChargedEvaluation:
     """Measure a *released* synthetic table on private records, at a cost of (epsilon, delta) to their source.
 
@@ -158,6 +167,9 @@ def evaluate_charged(
     sample     synthetic records that models are trained on.
     out        where the figures are to be saved: refused beforehand if others lie there.
     again      pay once more where the charge of an earlier call was lost in a crash, or the test records changed since.
+    metrics    what to buy: "models", "marginals", "pairs"; of free text "classifiers", "next-token", "recall",
+               "lengths", "clusters". By default all; the fewer, the less noise. Other metrics of text cannot be bought:
+               one record may move them by any amount.
 
     The guarantee is that of the source's budget: its adjacency, unit and accountant. The same evaluation is paid for
     once: a repeated call goes on with the stored noisy counts. Raises BudgetExceededError before anything is spent.
@@ -180,7 +192,7 @@ def evaluate_charged(
         synthetic = synthetic.to_arrow()
     if declared is None or source is None:
         raise ConfigError("a charged evaluation of a table needs its schema and a source. Nothing was spent.")
-    public = _Public.of(synthetic, declared, targets, sample, seed)
+    public = _Public.of(synthetic, declared, targets, sample, seed, bought(metrics))
 
     book = Ledger(ledger)
     grant = granted(book.chain(source))
@@ -193,6 +205,7 @@ def evaluate_charged(
     budget = Budget(epsilon, delta, grant.adjacency, grant.unit, grant.accountant)
     public, scales, cost = public.priced(budget, user_norm if user is not None else None)
     asked = [declared.to_toml(), public.digest, list(public.targets), [user, user_norm], sample, seed]
+    asked += [] if metrics is None else [sorted(bought(metrics))]
     with ordered(book, source, "evaluation", asked, budget, again=again) as order:
         order.settle(cost)
         if out is not None:
@@ -239,6 +252,21 @@ def _declared_public(head: str | None) -> list[str]:
     ]
 
 
+def bought(metrics: Sequence[str] | None) -> frozenset[str]:
+    """The metrics asked for, all by default; raises ConfigError for those that cannot be bought."""
+    from pe.evaluation.text.charged import PARTS, UNBOUNDED
+
+    may = (*TABLES, *PARTS)
+    for name in metrics or ():
+        if name not in may:
+            why = "one record may move it by any amount" if name in UNBOUNDED else "it is unknown"
+            raise ConfigError(f"'{name}' cannot be bought: {why}. Expected {', '.join(may)}. Nothing was spent.")
+    return frozenset(metrics or may)
+
+
+Measured: TypeAlias = "ModelScores | Marginals | TextScores"
+
+
 @dataclass(frozen=True)
 class _Public:
     """Everything that does not depend on the private records: models, lists of cells, the synthetic histograms.
@@ -247,7 +275,7 @@ class _Public:
     """
 
     targets: tuple[str, ...]
-    features: dict[str, ModelScores | Marginals]
+    features: dict[str, Measured]
     histograms: dict[str, list[NDArray[np.float64]]]
     rows: int
     digest: str
@@ -256,8 +284,15 @@ class _Public:
 
     @classmethod
     def of(
-        cls, synthetic: object, schema: Schema, targets: str | Sequence[str] | None, sample: int, seed: int
+        cls,
+        synthetic: object,
+        schema: Schema,
+        targets: str | Sequence[str] | None,
+        sample: int,
+        seed: int,
+        metrics: frozenset[str] | None = None,
     ) -> _Public:
+        metrics = bought(None) if metrics is None else metrics
         arrays = coerce(read(synthetic, schema), schema)
         rows = len(next(iter(arrays.values())))
         if rows == 0:
@@ -267,21 +302,28 @@ class _Public:
         chosen = (schema.label,) if targets is None else (targets,) if isinstance(targets, str) else tuple(targets)
         wanted = tuple(dict.fromkeys(name for name in chosen if name is not None))
         fields = [field for column in schema.columns if (field := generic_field(column, arrays[column.name]))]
-        features: dict[str, ModelScores | Marginals] = {}
-        if wanted:
+        texts = [column for column in schema.columns if isinstance(column, Text)]
+        features: dict[str, Measured] = {}
+        if wanted and "models" in metrics and (not texts or any(each.values is None for each in fields)):
             frame = Frame({field.name: generic(arrays[field.name], field) for field in fields}, rows)
             frame = frame.sample(sample, np.random.default_rng([seed, 0]))
             features["model scores"] = ModelScores.of(schema, fields, wanted, frame, seed)
-        single = [(column.name,) for column in schema.columns if _has_cells(schema, column.name)]
-        if not single:
-            raise SchemaError("the schema has no column of numbers or categories. Nothing was spent.")
-        features["marginals"] = Marginals(schema, tuple(single))
-        pairs = [(a, b) for (a,), (b,) in combinations(single, 2)]
-        fitting = [pair for pair in pairs if Marginals(schema, (pair,), cells=PAIR_CELLS).bins <= LARGEST_TABLE]
-        kept = sorted(fitting, key=lambda pair: not set(pair) & set(wanted))[:MOST_PAIRS]
-        notes = [f"{len(kept)} of {len(pairs)} pairs of columns were measured"] if len(kept) < len(pairs) else []
-        if kept:
-            features["pairs"] = Marginals(schema, tuple(kept), cells=PAIR_CELLS)
+        marginals, notes = _marginals(schema, wanted)
+        features |= {name: each for name, each in marginals.items() if name in metrics}
+        if texts and metrics - set(TABLES):
+            from pe.evaluation.text.charged import TextScores
+
+            known = {each.name: each for each in fields if each.values is not None}
+            coded = [(known[name], generic(arrays[name], known[name])) for name in wanted if name in known]
+            for column in texts:
+                key = "text scores" if len(texts) == 1 else f"text scores of {column.name}"
+                own = arrays[column.name].tolist()
+                features[key] = TextScores.of(schema, column, own, coded, sorted(metrics), seed)
+        if not features:
+            raise SchemaError(
+                "the schema has no column of text, numbers or categories, or none that the metrics asked for apply to. "
+                "Nothing was spent."
+            )
         histograms = {}
         for name, each in features.items():
             if isinstance(each, Marginals):
@@ -298,14 +340,14 @@ class _Public:
         """The features on the grid that their noise takes, the noise scales, and what all of it costs."""
         contributions, norms = [], {}
         for name, each in self.features.items():
-            units = each.units if isinstance(each, ModelScores) else len(each.columns)
+            units = len(each.columns) if isinstance(each, Marginals) else each.units
             norms[name] = norm = None if user_norm is None else user_norm * units**0.5
-            own = each.contribution(norm) if isinstance(each, ModelScores) else Contribution.of((1.0,) * units, norm)
+            own = Contribution.of((1.0,) * units, norm) if isinstance(each, Marginals) else each.contribution(norm)
             contributions.append(own)
         total: Cost = tuple(Fraction(0) for _ in budget.limit)
-        features: dict[str, ModelScores | Marginals] = {}
+        features: dict[str, Measured] = {}
         scales = {}
-        found = noise_scales(budget, [SHARES[name] for name in self.features], contributions)
+        found = noise_scales(budget, [SHARES[name.partition(" of ")[0]] for name in self.features], contributions)
         for (name, each), (sigma, own) in zip(self.features.items(), found, strict=True):
             mechanism = DiscreteGaussian(sigma * own.grid, own.sensitivity_squared(budget.adjacency))
             total = add(total, budget.accountant.cost(mechanism, budget.delta))
@@ -320,7 +362,7 @@ class _Public:
                 sets = len(each.columns)
                 sizes[name] = float(counts[name].sum()) / sets, each.bins * sigmas[name] ** 2 / sets**2
         found: dict[str, Any] = {}
-        if all(norm is None for norm in self.norms.values()):
+        if sizes and all(norm is None for norm in self.norms.values()):
             n = sum(size / variance for size, variance in sizes.values()) / sum(1 / each for _, each in sizes.values())
             found["test_records_estimate"] = round(max(1.0, n))
             sizes = dict.fromkeys(sizes, (n, 0.0))
@@ -328,6 +370,12 @@ class _Public:
         if isinstance(scores, ModelScores):
             rng = np.random.default_rng([seed, 6])
             found["models"] = scores.estimates(counts["model scores"], sigmas["model scores"], rng)
+        for number, (name, text) in enumerate(self.features.items()):
+            if not isinstance(text, (ModelScores, Marginals)):
+                rng = np.random.default_rng([seed, 7, number])
+                own = text.estimates(counts[name], sigmas[name], rng)
+                found["models"] = [*found.get("models", []), *own.pop("models", [])]
+                found.setdefault("texts", {})[text.column.name] = own
         rng = np.random.default_rng([seed, 5])
         for name, key in (("marginals", "tvd1"), ("pairs", "tvd2")):
             measured = self.features.get(name)
@@ -346,6 +394,20 @@ class _Public:
             means = {part: float(np.mean([line[part] for line in lines])) for part in ("distance", "noise_floor")}
             found[key] = {"mean": means, "sets": lines}
         return found
+
+
+def _marginals(schema: Schema, wanted: Sequence[str]) -> tuple[dict[str, Marginals], list[str]]:
+    """Marginals of one and of two columns, and notes."""
+    single = [(column.name,) for column in schema.columns if _has_cells(schema, column.name)]
+    if not single:
+        return {}, []
+    found = {"marginals": Marginals(schema, tuple(single))}
+    pairs = [(a, b) for (a,), (b,) in combinations(single, 2)]
+    fitting = [pair for pair in pairs if Marginals(schema, (pair,), cells=PAIR_CELLS).bins <= LARGEST_TABLE]
+    kept = sorted(fitting, key=lambda pair: not set(pair) & set(wanted))[:MOST_PAIRS]
+    if kept:
+        found["pairs"] = Marginals(schema, tuple(kept), cells=PAIR_CELLS)
+    return found, [f"{len(kept)} of {len(pairs)} pairs of columns were measured"] if len(kept) < len(pairs) else []
 
 
 def _distance(noisy: NDArray[np.float64], made: NDArray[np.float64]) -> float:

@@ -13,8 +13,9 @@ import pytest
 from pe.arrays import to_table
 from pe.coerce import coerce
 from pe.draft import draft
+from pe.errors import SchemaError
 from pe.read import read
-from pe.schema import Categorical, Datetime, Numeric, Schema, boolean
+from pe.schema import Categorical, Datetime, Numeric, Schema, Text, boolean
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -93,3 +94,18 @@ def test_a_sample_of_a_row_or_two_is_drafted(tmp_path: Path, rows: int) -> None:
     drafted, _ = draft(tmp_path / "s.csv")
     day = Datetime.of("c", "2020-01-01", "2020-01-01", date=True)
     assert drafted.columns == (Numeric("a", 1, 1, integer=True), Categorical("b", ("x",)), day)
+
+
+def test_free_text_is_declared_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "sample.csv"
+    path.write_text('text,stars,x\n"two\nlines",1,3\nmore,5,4\n')
+    schema, remarks = draft(path, "stars", "text")
+    assert schema == Schema((Text("text"), Categorical("stars", ("1", "5"))), "stars", ignore=("x",))
+    assert remarks == []
+    assert draft(path, "stars", "text", ["1", "3", "5"])[0].labels == ("1", "3", "5")
+    with pytest.raises(SchemaError, match="has no column 'body'"):
+        draft(path, "stars", "body")
+    path.write_text("kind,body\n" + "".join(f"a,text number {n}\n" for n in range(2000)))
+    (remark,) = draft(path)[1]
+    assert remark.startswith("column 'body' was left out")
+    assert "--text names a column of free text" in remark

@@ -206,7 +206,10 @@ def test_what_would_send_texts_away_or_is_not_there_is_refused(tmp_path: Path) -
         with pytest.raises(ConfigError, match="private texts leave it for no embedder"):
             SentenceEmbedder(SCHEMA, model=model)
     with pytest.raises(ConfigError, match=r"the model '.*nothing' cannot be loaded: .*\. Nothing was spent"):
-        _ = SentenceEmbedder(SCHEMA, model=str(tmp_path / "nothing")).name
+        SentenceEmbedder(SCHEMA, model=str(tmp_path / "nothing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"the model '.*empty' cannot be loaded: .*\. Nothing was spent"):
+        _ = SentenceEmbedder(SCHEMA, model=str(tmp_path / "empty")).name
     with pytest.raises(ConfigError, match="expected dtype float32 or bfloat16, got 'int8'"):
         SentenceEmbedder(SCHEMA, dtype="int8")
     with pytest.raises(ConfigError, match="expected max_tokens of at least 8, got 3"):

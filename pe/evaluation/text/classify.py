@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,43 @@ def logistic(vectors: Vectors, labels: Codes, classes: int) -> Any:
         return found
 
     return probabilities
+
+
+@dataclass(frozen=True)
+class ExactLinear:
+    """A linear classifier in whole numbers: the code it predicts for a vector depends on that vector alone.
+
+    weights, intercept  float64 (outputs, d) and (outputs,), whole numbers so small that every sum is exact; one output
+                        of two classes is positive for the second. None where training held one class.
+    """
+
+    known: Codes
+    weights: NDArray[np.float64] | None = None
+    intercept: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, vectors: Vectors, labels: Codes) -> ExactLinear:
+        """Logistic regression as in ``logistic``; labels are codes, at least one of them not missing."""
+        from sklearn.linear_model import LogisticRegression
+
+        vectors, labels = vectors[labels >= 0] / STEPS, labels[labels >= 0]
+        known = np.unique(labels)
+        if len(known) < 2:
+            return cls(known)
+        model = quietly(LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit, vectors, labels)
+        weights, intercept = np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
+        largest = STEPS * float((np.abs(weights).sum(axis=1) + np.abs(intercept)).max())
+        scale = 2.0 ** math.floor(math.log2(2**51 / max(largest, 1e-9)))
+        return cls(known, np.rint(weights * scale), np.rint(intercept * scale * STEPS))
+
+    def __call__(self, vectors: Vectors) -> Codes:
+        """int64 (n,) for whole numbers (n, d)."""
+        if self.weights is None or self.intercept is None:
+            return np.full(len(vectors), self.known[0])
+        scores = vectors @ self.weights.T + self.intercept
+        place = (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
+        found: Codes = self.known[place]
+        return found
 
 
 def two_sample(made: Vectors, real: Vectors, rng: np.random.Generator) -> float | None:

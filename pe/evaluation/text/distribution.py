@@ -36,7 +36,7 @@ def _squared(a: Vectors, b: Vectors) -> Iterator[tuple[slice, Vectors]]:
         yield rows, own[rows, None] + other - 2 * (a[rows] @ b.T)
 
 
-def _radii(points: Vectors, k: int) -> Vectors:
+def radii(points: Vectors, k: int = NEIGHBOURS) -> Vectors:
     """Squared distance of each point to its k-th nearest other one; to the furthest where there are fewer."""
     k = min(k, len(points) - 1)
     found = np.zeros(len(points))
@@ -52,13 +52,13 @@ def precision_recall(real: Vectors, made: Vectors, k: int = NEIGHBOURS) -> tuple
     one's; a ball reaches to the k-th nearest other point of its own sample.
     """
 
-    def covered(points: Vectors, centres: Vectors) -> float:
-        reach = _radii(centres, k)
-        return sum(float((squared <= reach).any(axis=1).sum()) for _, squared in _squared(points, centres)) / len(
-            points
-        )
+    found = within(made, real, radii(real, k)), within(real, made, radii(made, k))
+    return float(found[0].mean()), float(found[1].mean())
 
-    return covered(made, real), covered(real, made)
+
+def within(points: Vectors, centres: Vectors, reach: Vectors) -> NDArray[np.bool_]:
+    """Whether each point lies in some centre's ball, bool (n,); ``reach`` holds squared radii."""
+    return np.concatenate([(squared <= reach).any(axis=1) for _, squared in _squared(points, centres)])
 
 
 def frechet(real: Vectors, made: Vectors) -> float:

@@ -54,14 +54,24 @@ class WordPieces:
 
 
 def ngram_next_token(train: Sequence[Tokens], test: Sequence[Tokens], vocabulary: int) -> NextToken | None:
-    """Interpolated Kneser-Ney (Chen and Goodman 1999) of order ``ORDER``; None where either side holds no token.
+    """Scores of ``predicted``; None where either side holds no token."""
+    if not any(map(len, train)) or not any(map(len, test)):
+        return None
+    right, chance = predicted(train, test, vocabulary)
+    return NextToken(float(right.mean()), float(-np.log2(chance).mean()), len(right))
 
-    Tokens are 0 .. vocabulary - 1. A guess is the most probable token given the tokens before it in the same text.
+
+def predicted(
+    train: Sequence[Tokens], test: Sequence[Tokens], vocabulary: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Interpolated Kneser-Ney (Chen and Goodman 1999) of order ``ORDER``, trained on some texts and asked for others.
+
+    Whether each token of the test texts, one after another, is the most probable one given the tokens before it in its
+    text, and its probability. Tokens are 0 .. vocabulary - 1. Train needs one; what is said of a text depends on train
+    and that text alone.
     """
     known, places = _sequence(train, vocabulary)
     asked, at = _sequence(test, vocabulary)
-    if not len(places) or not len(at):
-        return None
     both, spots = np.concatenate([known, asked]), np.concatenate([places, at + len(known)])
     next_token = both[spots]
     contexts = [np.zeros(len(spots), np.int64)]  # ids of the last 0, 1, 2, ... tokens
@@ -84,7 +94,7 @@ def ngram_next_token(train: Sequence[Tokens], test: Sequence[Tokens], vocabulary
         better = seen & (level.best[here] >= fallback)
         guess = np.where(better, level.guess[here], guess)
         best = np.where(better, level.best[here], fallback)
-    return NextToken(float((guess == wanted).mean()), float(-np.log2(chance).mean()), len(wanted))
+    return guess == wanted, chance
 
 
 def _sequence(texts: Sequence[Tokens], start: int) -> tuple[Tokens, Tokens]:
