@@ -193,7 +193,7 @@ def step(
         assert histogram is not None
         chosen = select(candidates.labels, histogram.votes, sizes, this.selection, this.threshold, choose)
     else:
-        chosen = _herded(generation.target, vectors, candidates.labels, sizes, this, histogram, generation, notes)
+        chosen = _herded(generation.target, vectors, candidates, sizes, this, histogram, generation, notes)
     parents = candidates.take(chosen)
     parts = [parents] if this.keep else []
     api = adapted(api, candidates, chosen, histogram)
@@ -214,7 +214,7 @@ def adapted(api: API, candidates: Population, chosen: NDArray[np.int64], histogr
 def _herded(
     target: Target,
     vectors: NDArray[np.float32],
-    labels: NDArray[np.int32],
+    candidates: Population,
     sizes: NDArray[np.int64],
     this: Round,
     histogram: Histogram | None,
@@ -222,13 +222,13 @@ def _herded(
     notes: Notes,
 ) -> NDArray[np.int64]:
     """Candidates by kernel herding, with the round's votes where it has any; notes how near they come."""
-    features, votes = target.features(vectors), None
+    features, labels, votes = target.features(vectors), candidates.labels, None
     if histogram is not None:
         cast = sum(this.contribution.weights)
         votes = histogram.votes / cast, float(histogram.sigma) / cast
     if generation.iteration == 0:
         notes[noted(0)] = target.distance(features, labels, generation.shares)
-    chosen = target.select(features, labels, sizes, votes)
+    chosen = target.select(features, labels, sizes, votes, candidates.parents)
     notes[noted(generation.iteration + 1)] = target.distance(features[chosen], labels[chosen], generation.shares)
     return chosen
 

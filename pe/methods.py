@@ -143,22 +143,17 @@ def aug_pe(rows: int, labels: int, iterations: int) -> Settings:
 
 
 def text_pe(rows: int, labels: int, iterations: int) -> Settings:
-    """Kernel votes for texts, whose candidates are costly: few rounds, each of which judges all of them well.
+    """Kernel votes for texts, whose candidates are costly: few rounds, each of which judges all of them.
 
-    Every round herds ``rows`` out of those of the last round and three variations of each, as many candidates as Aug-PE
-    makes (L = K + 1, K = 3); the last one varies none. Degrees fall geometrically from 1 to .5.
+    The first round herds ``rows`` out of 16 times as many fresh texts, each further one out of its own choice and three
+    variations of each; the last one varies none. Of a text and its variations one goes on: more of a kind would be near
+    duplicates. With five rounds as many candidates as Aug-PE makes (ten rounds, K = 3).
     """
-    last = max(iterations - 1, 1)
     rounds = [
-        {
-            "parents": rows,
-            "variations": 0 if number == iterations - 1 else 3,
-            "keep": True,
-            "degree": 0.5 ** (number / last),
-        }
+        {"parents": rows, "variations": 0 if number == iterations - 1 else 3, "keep": True, "degree": 0.6}
         for number in range(iterations)
     ]
-    return 4 * rows, rounds
+    return 16 * rows, rounds
 
 
 _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
@@ -174,5 +169,5 @@ _STARTS = {"cross-tables": 1.0}
 
 _KERNELS: dict[str, dict[str, Any]] = {
     "kernel-votes": {"share": 1.0},
-    "text-pe": {"share": 1.0, "bandwidth": 0.8},
+    "text-pe": {"share": 1.0, "bandwidth": 0.8, "family": 1},
 }
