@@ -145,15 +145,15 @@ def aug_pe(rows: int, labels: int, iterations: int) -> Settings:
 def text_pe(rows: int, labels: int, iterations: int) -> Settings:
     """Kernel votes for texts, whose candidates are costly: few rounds, each of which judges all of them.
 
-    The first round herds ``rows`` out of 16 times as many fresh texts, each further one out of its own choice and three
+    The first round herds ``rows`` out of 19 times as many fresh texts, each further one out of its own choice and three
     variations of each; the last one varies none. Of a text and its variations one goes on: more of a kind would be near
-    duplicates. With five rounds as many candidates as Aug-PE makes (ten rounds, K = 3).
+    duplicates. With four rounds as many candidates as Aug-PE makes (ten rounds, K = 3).
     """
     rounds = [
         {"parents": rows, "variations": 0 if number == iterations - 1 else 3, "keep": True, "degree": 0.6}
         for number in range(iterations)
     ]
-    return 16 * rows, rounds
+    return 19 * rows, rounds
 
 
 _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
@@ -161,7 +161,7 @@ _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
     "tab-pe": (20, tab_pe),
     "image-pe": (5, image_pe),
     "aug-pe": (10, aug_pe),
-    "text-pe": (5, text_pe),
+    "text-pe": (4, text_pe),
     "kernel-votes": (40, kernel_votes),
 }
 

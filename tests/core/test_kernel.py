@@ -345,6 +345,29 @@ def test_votes_beside_the_kernel_mean_choose_with_it() -> None:
     assert first.target is not None
 
 
+def test_of_a_family_no_more_are_chosen_than_said_until_all_have_been() -> None:
+    features = np.eye(6, dtype=np.float32)
+    mean = np.array([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], np.float32)
+    kin = (np.array([7, 7, 7, -2, 9, 9]), 1)
+    assert herd(features, mean, 3).tolist() == [0, 1, 2]
+    assert herd(features, mean, 3, kin=kin).tolist() == [0, 3, 4]
+    assert sorted(herd(features, mean, 6, kin=kin)[:3].tolist()) == [0, 3, 4]
+    twice = (kin[0], 2)
+    assert sorted(herd(features, mean, 5, kin=twice).tolist()) == [0, 1, 3, 4, 5]
+
+
+def test_variations_of_one_parent_compete_and_fresh_samples_do_not() -> None:
+    rng = np.random.default_rng(0)
+    mean = FourierMean(EMBEDDER, np.ones((EMBEDDER.dim, 3)))
+    target = Target(mean, rng.random((1, 6)).astype(np.float32), np.array([100.0]), 0.1, family=1)
+    features = target.features(EMBEDDER.embed(table(12)))
+    labels, parents = np.zeros(12, np.int32), np.tile(np.arange(4), 3)
+    assert sorted(parents[target.select(features, labels, np.array([4]), parents=parents)]) == [0, 1, 2, 3]
+    fresh = np.full(12, -1)
+    plain = target.select(features, labels, np.array([9]))
+    assert np.array_equal(target.select(features, labels, np.array([9]), parents=fresh), plain)
+
+
 def apart(d: int = 40, labels: int = 12) -> tuple[Any, Any, Any]:
     """Label means that differ as candidates do, in few of the directions; how many records each has; candidates."""
     rng = np.random.default_rng(0)
