@@ -18,7 +18,7 @@ from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
 from pe.execution import Local, Processes, ShardExecutor
 from pe.kernel import COUNT_SHARE, Kernel
-from pe.methods import default_method, kernel_settings, settings, start
+from pe.methods import default_method, distinct, kernel_settings, settings, start
 from pe.plan import Plan, Round, noise_scales
 from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
@@ -33,6 +33,8 @@ APIS = {
     "openai": "pe.apis.openai:OpenAIAPI",
     "ngram": "pe.apis.ngram:NGramAPI",
     "mixture": "pe.apis.mixture:MixtureAPI.of",
+    "masked": "pe.apis.masked:MaskedAPI",
+    "transformers": "pe.apis.transformers:TransformersAPI",
 }
 DEFAULT_ROWS = 1000
 
@@ -175,6 +177,8 @@ def _rounds(config: Config, method: str, rows: int, labels: int) -> tuple[int, l
     weights = _budget_weights(config, [each.get("budget_weight", 1.0) for each in rounds])
     for each, index, weight in zip(rounds, _stages(config, len(rounds)), weights, strict=True):
         each |= {"api": index, "budget_weight": weight, "nearest": each.get("nearest", 1)}
+    if rounds:
+        rounds[-1]["distinct"] = distinct(method) if evolution.distinct is None else evolution.distinct
     return population, rounds
 
 

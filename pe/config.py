@@ -151,6 +151,8 @@ class EvolutionConfig(_Section):
                     above all what hangs together with them.
     budget_weights  how the budget is split over the iterations: "constant"; {"geometric": 3} (the last gets three times
                     the first one's share); or a list of relative shares.
+    distinct        cosine of embeddings above which two candidates of a label are near-duplicates, of which only the
+                    better one is released; 1: any are. Free of charge.
     """
 
     method: str | None = None
@@ -167,6 +169,7 @@ class EvolutionConfig(_Section):
     nearest: PerRound | None = None
     vote_weights: list[float] | None = None
     budget_weights: Literal["constant"] | Geometric | list[float] | None = None
+    distinct: Annotated[float, Field(gt=0, le=1)] | None = None
     kernel: KernelConfig | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 

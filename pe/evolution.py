@@ -22,7 +22,7 @@ from pe.privacy.release import Histogram
 from pe.private import PrivateDataset
 from pe.protocols import API, Adaptive, Embedder
 from pe.schema import Schema
-from pe.select import apportion, select, shares_from
+from pe.select import apportion, distinct, select, shares_from
 from pe.start import Ask, Releaser
 from pe.vote import cast_votes, count_labels
 
@@ -189,11 +189,17 @@ def step(
         )
         histogram = release(votes, this.sigma, iteration)
     sizes = apportion(this.parents, generation.shares)
+    labels, noisy = candidates.labels, None if histogram is None else histogram.votes
+    left = np.arange(len(candidates))
+    if this.distinct < 1:
+        left = distinct(vectors, labels, sizes, noisy, this.distinct)
+        labels, noisy = labels[left], None if noisy is None else noisy[left]
     if generation.target is None:
-        assert histogram is not None
-        chosen = select(candidates.labels, histogram.votes, sizes, this.selection, this.threshold, choose)
+        assert noisy is not None
+        chosen = left[select(labels, noisy, sizes, this.selection, this.threshold, choose)]
     else:
-        chosen = _herded(generation.target, vectors, candidates, sizes, this, histogram, generation, notes)
+        kin = candidates.parents[left]
+        chosen = left[_herded(generation.target, vectors[left], labels, kin, sizes, this, noisy, generation, notes)]
     parents = candidates.take(chosen)
     parts = [parents] if this.keep else []
     api = adapted(api, candidates, chosen, histogram)
@@ -214,21 +220,22 @@ def adapted(api: API, candidates: Population, chosen: NDArray[np.int64], histogr
 def _herded(
     target: Target,
     vectors: NDArray[np.float32],
-    candidates: Population,
+    labels: NDArray[np.int32],
+    kin: NDArray[np.int64],
     sizes: NDArray[np.int64],
     this: Round,
-    histogram: Histogram | None,
+    noisy: NDArray[np.float64] | None,
     generation: Generation,
     notes: Notes,
 ) -> NDArray[np.int64]:
     """Candidates by kernel herding, with the round's votes where it has any; notes how near they come."""
-    features, labels, votes = target.features(vectors), candidates.labels, None
-    if histogram is not None:
+    features, votes = target.features(vectors), None
+    if noisy is not None and this.sigma is not None:
         cast = sum(this.contribution.weights)
-        votes = histogram.votes / cast, float(histogram.sigma) / cast
+        votes = noisy / cast, float(this.sigma) / cast
     if generation.iteration == 0:
         notes[noted(0)] = target.distance(features, labels, generation.shares)
-    chosen = target.select(features, labels, sizes, votes, candidates.parents)
+    chosen = target.select(features, labels, sizes, votes, kin)
     notes[noted(generation.iteration + 1)] = target.distance(features[chosen], labels[chosen], generation.shares)
     return chosen
 

@@ -60,6 +60,11 @@ def kernel_settings(method: str) -> dict[str, Any] | None:
     return _KERNELS.get(method)
 
 
+def distinct(method: str) -> float:
+    """Cosine above which two candidates are near-duplicates when the released ones are selected; 1: never."""
+    return _DISTINCT.get(method, 1.0)
+
+
 def kernel_votes(rows: int, labels: int, iterations: int) -> Settings:
     """DP-KDE: the budget buys one noisy kernel mean (``pe.kernel``), and no round costs more than its candidates.
 
@@ -171,3 +176,6 @@ _KERNELS: dict[str, dict[str, Any]] = {
     "kernel-votes": {"share": 1.0},
     "text-pe": {"share": 1.0, "bandwidth": 0.8, "family": 1},
 }
+
+_DISTINCT = {"text-pe": 0.95}
+"""Two texts of an n-gram model beyond that differ in a word or two."""

@@ -30,6 +30,8 @@ class Round:
     lookahead     variations whose mean embedding stands for a candidate in the vote; 0: its own embedding.
     contribution  the votes of a record, and the bound on those of a user.
     api           which of the run's APIs varies the parents.
+    distinct      cosine of embeddings above which two candidates of a label are near-duplicates, of which only one can
+                  be selected (``pe.select.distinct``); 1: any may be.
     """
 
     sigma: Fraction | None
@@ -42,6 +44,7 @@ class Round:
     lookahead: int = 0
     contribution: Contribution = field(default_factory=Contribution)
     api: int = 0
+    distinct: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sigma is not None:
@@ -58,6 +61,8 @@ class Round:
             raise ConfigError(f"expected a degree in [0, 1], got {self.degree}. Nothing was spent.")
         if not 0 <= self.threshold < math.inf:
             raise ConfigError(f"expected a threshold >= 0 and finite, got {self.threshold}. Nothing was spent.")
+        if not 0 < self.distinct <= 1:
+            raise ConfigError(f"expected distinct in (0, 1], got {self.distinct}. Nothing was spent.")
         if self.selection not in ("sample", "rank"):
             raise ConfigError(f"expected selection 'sample' or 'rank', got {self.selection!r}. Nothing was spent.")
 

@@ -42,7 +42,7 @@ def server() -> Iterator[Any]:
 
 
 def made(server: Any, **keys: Any) -> OpenAIAPI:
-    given: dict[str, Any] = {"model": "m", "base_url": server.url, "key_env": "", "retries": 0, "deadline": 20.0}
+    given: dict[str, Any] = {"model": "m", "base_url": server.url, "key_env": "", "retries": 0}
     return OpenAIAPI(SCHEMA, **given | keys)
 
 
@@ -202,7 +202,7 @@ def test_a_fault_of_some_calls_fails_no_batch_and_is_counted(server: Any, fault:
         return reply if which in bad else good
 
     server.answer = answer
-    api = made(server, asks=1, timeout=2.0, deadline=3.0 if fault == "429" else 20.0)
+    api = made(server, asks=1, timeout=3.0 if outcome == "timeout" else 30.0, deadline=3.0 if fault == "429" else 60.0)
     journal = Journal(tmp_path / "iterations" / "000" / "api.jsonl")
     journal.path.parent.mkdir(parents=True)
     api.record(journal)
@@ -229,7 +229,7 @@ def test_a_call_that_fails_once_is_made_again(server: Any, fault: str) -> None:
         return FAULTS[fault][0] if seen[which] == 1 else good
 
     server.answer = answer
-    api = made(server, asks=2, retries=1, timeout=5.0)
+    api = made(server, asks=2, retries=1, timeout=30.0)
     assert texts(api.vary(parents(8), 0.5, rng())) == [f"about {number}" for number in range(8)]
 
 

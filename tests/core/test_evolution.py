@@ -329,3 +329,33 @@ def test_an_embedder_that_fails_on_candidates_costs_nothing(
             )
         )
     assert account.spent() == (0,)
+
+
+# -- near-duplicates -------------------------------------------------------------------------------------------------
+
+
+class OneHot:
+    name, dim, scale, limit = "one-hot", 100, 1.0, 1
+
+    def embed(self, table: pa.Table) -> NDArray[np.float32]:
+        return np.eye(100, dtype=np.float32)[to_numpy(table, X)]
+
+
+class Crowd(Walk):
+    """Ten numbers, over and over."""
+
+    def random(self, n: int, label: int, rng: np.random.Generator) -> Population:
+        return self._population(rng.integers(30, 40, n), label)
+
+
+def test_no_near_duplicates_are_released_where_enough_others_are_left() -> None:
+    def released(distinct: float) -> list[int]:
+        plan = Plan(300, (Round(SIGMA, 24, "rank", variations=0, keep=True, distinct=distinct),))
+        *_, last = run(private(*[0, 1, 2] * 50, x=33), plan, api=Crowd(), embedder=OneHot())
+        assert last.population.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+        return [len(set(x_of(last)[last.population.labels == label].tolist())) for label in range(3)]
+
+    assert released(0.9) == [8, 8, 8]
+    assert sum(released(1.0)) < 24
+    with pytest.raises(ConfigError, match=r"expected distinct in \(0, 1\], got 1.5"):
+        released(1.5)

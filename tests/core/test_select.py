@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pe.errors import ConfigError
-from pe.select import apportion, select, shares_from
+from pe.select import apportion, distinct, select, shares_from
 
 LABELS = np.array([0, 1, 0, 1, 0], np.int32)
 OWN = {0: [0, 2, 4], 1: [1, 3]}
@@ -95,3 +95,34 @@ def test_shares_from_noisy_counts_are_a_distribution(counts: list[int]) -> None:
         assert [share > 0 for share in shares] == [count > 0 for count in counts]
     else:
         assert set(shares.tolist()) == {1 / len(counts)}
+
+
+# -- near-duplicates -------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.integers(0, 40), st.booleans(), st.floats(0.3, 0.999))
+def test_of_near_duplicates_only_the_best_is_left(seed: int, m: int, size: int, voted: bool, similar: float) -> None:
+    """Against the definition, one candidate after another."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(m, 3)).astype(np.float32)
+    labels, votes = rng.integers(2, size=m).astype(np.int32), rng.integers(-9, 9, m).astype(np.float64)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected: list[int] = []
+    for label in (0, 1):
+        order = sorted(np.flatnonzero(labels == label), key=lambda i: (-votes[i] if voted else 0, i))
+        kept: list[int] = []
+        gone: list[int] = []
+        for i in order:
+            (gone if any(units[i] @ units[j] > similar for j in kept) else kept).append(i)
+        expected += kept + gone[: max(size - len(kept), 0)]
+    found = distinct(vectors, labels, np.array([size, size]), votes if voted else None, similar)
+    assert found.tolist() == sorted(expected)
+
+
+def test_copies_beyond_a_block_are_found_and_zeros_are_nobodys_copies() -> None:
+    vectors = np.eye(4, dtype=np.float32)[np.arange(1000) % 4]
+    vectors[::4] = 0
+    labels = np.zeros(1000, np.int32)
+    left = distinct(vectors, labels, np.array([3]), None, 0.9)
+    assert left[~(left % 4 == 0)].tolist() == [1, 2, 3]
+    assert len(left) == 253
