@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pe.clusters import DaskExecutor, RayExecutor
 from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
-from pe.execution import Local, Processes, ShardExecutor
+from pe.execution import Local, Processes, ShardExecutor, cores
 from pe.kernel import COUNT_SHARE, Kernel
 from pe.methods import default_method, distinct, kernel_settings, settings, start
 from pe.plan import Plan, Round, noise_scales
@@ -105,7 +105,7 @@ def build_embedder(config: Config, schema: Schema) -> Embedder:
 def build_executor(config: Config) -> ShardExecutor:
     """Who counts the votes; raises ConfigError where a package is missing. Starts nothing yet."""
     asked = config.execution
-    workers = asked.workers or os.cpu_count() or 1
+    workers = asked.workers or cores()
     kind = asked.executor or ("local" if asked.workers is None else "processes")
     if kind == "prefect":
         raise ConfigError("executor 'prefect' is the task runner of a flow: run it as one. Nothing was spent.")

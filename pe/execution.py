@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import local
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pe.errors
 from pe.errors import PEError, PrivateDataError
@@ -117,8 +117,14 @@ class Processes:
         )
 
 
+def cores() -> int:
+    """How many cores this process may use: those of a container or a batch job, not of the machine."""
+    allowed: Any = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def _start(workers: int) -> subprocess.Popen[str]:
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = str(max(1, cores() // workers))
     shares = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+import pe.execution
 from pe.cache import Cache, save
 from pe.execution import Local, Processes
 from pe.poll import Poll
@@ -101,7 +102,7 @@ def children(process: int) -> list[int]:
 def vote(root: Path, rows: int, dim: int, m: int, workers: int) -> dict[str, Any]:
     """One vote by so many workers (0: in this process); called in a process of its own."""
     os.environ["PE_CACHE"] = str(root)
-    os.cpu_count = lambda: workers or None  # type: ignore[assignment]  # so that each worker has one thread
+    pe.execution.cores = lambda: workers  # so that each worker has one thread
     executor = Processes(workers) if workers else Local()
     shards, asked = stored(root, rows, dim), poll(m, dim)
     counted(asked, shards[: 2 * max(workers, 1)], executor)  # starts workers, imports, compiles

@@ -288,6 +288,14 @@ def test_the_configuration_names_an_executor() -> None:
         assert isinstance(each, ShardExecutor)
 
 
+def test_workers_are_as_many_as_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    executor = pe.build.build_executor(config({"executor": "processes"}))
+    assert isinstance(executor, Processes)
+    assert executor.workers == 3
+
+
 @pytest.mark.parametrize(
     ("execution", "told"),
     [
