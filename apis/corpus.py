@@ -76,7 +76,7 @@ def read_corpus(
     texts: list[str] = []
     codes: list[NDArray[np.int32]] = []
     for path, column in zip(paths, columns, strict=True):
-        found, own = _texts(path, column, label, labels)
+        found, own = labelled_texts(path, column, label, labels)
         texts += found
         codes.append(own)
     code = np.concatenate(codes) if codes else np.empty(0, np.int32)
@@ -96,7 +96,7 @@ def read_corpus(
     return vocabulary, pools[:-1], pools[-1:]
 
 
-def _texts(
+def labelled_texts(
     path: str | Path, column: str, label: str | None, labels: Sequence[str]
 ) -> tuple[list[str], NDArray[np.int32]]:
     """Texts of a file, and the place of each one's label; that of no label is the last."""
@@ -112,7 +112,7 @@ def _texts(
     except (PrivateDataError, OSError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or str(error).removesuffix(" Nothing was spent.").removesuffix(".")
-        raise ConfigError(f"the corpus {path} of the n-gram API cannot be read: {reason}. Nothing was spent.") from None
+        raise ConfigError(f"the corpus {path} cannot be read: {reason}. Nothing was spent.") from None
     found: list[str] = arrays["text"].tolist()
     return found, arrays.get("label", np.full(len(found), len(labels), np.int32)).astype(np.int32)
 

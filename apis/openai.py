@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pe.apis.allowance import Allowance, Prices
+from pe.apis.answers import finished
 from pe.apis.endpoint import AGAIN, HOPELESS, OFFICIAL, Answer, Endpoint, Refusal, check_public, key_from
 from pe.apis.facts import Facts
 from pe.apis.prompts import Prompt, Prompts
@@ -231,14 +231,14 @@ class OpenAIAPI:
     def _texts(self, n: int, ask: Callable[[int, int], Prompt], rows: pa.Table | None) -> list[str | None]:
         """``n`` texts, None for each that could not be had; raises where it is of no use to go on."""
 
-        def finished(row: int, text: str) -> None:
+        def hand_over(row: int, text: str) -> None:
             if self._callback is not None:
                 self._callback(self.facts.records([text], None if rows is None else rows.slice(row, 1)))
 
-        return _completed(self._batch(n, ask, finished))
+        return _completed(self._batch(n, ask, hand_over))
 
     async def _batch(
-        self, n: int, ask: Callable[[int, int], Prompt], finished: Callable[[int, str], None]
+        self, n: int, ask: Callable[[int, int], Prompt], hand_over: Callable[[int, str], None]
     ) -> list[str | None]:
         texts: list[str | None] = [None] * n
         allowance, endpoint = self._open()
@@ -251,7 +251,7 @@ class OpenAIAPI:
                 text, why = await self._text(row, ask, endpoint, allowance)
                 if text is not None:
                     texts[row], self._streak, self._worked = text, 0, True
-                    finished(row, text)
+                    hand_over(row, text)
                     continue
                 self._streak += 1
                 if self._streak >= (HOPE if self._worked else min(HOPE, n)):
@@ -303,7 +303,7 @@ class OpenAIAPI:
                 answer, took = await self._call(body, request, prompt.words, left, endpoint, allowance)
                 left -= took
             if answer.outcome == ANSWERED:
-                return _finished(answer), answer
+                return finished(answer.text, truncated=answer.truncated), answer
             if answer.outcome in HOPELESS or (answer.outcome in AGAIN and answer.outcome != "rate limited"):
                 break
             if answer.outcome == "rate limited":  # patience, not another attempt
@@ -394,23 +394,10 @@ def _judged(answer: Answer, words: int) -> Answer:
     """A truncated answer counts if its whole sentences make half of the words; none without anything left counts."""
     if answer.outcome != ANSWERED:
         return answer
-    text = _finished(answer)
+    text = finished(answer.text, truncated=answer.truncated)
     if text and (not answer.truncated or 2 * len(text.split()) >= words):
         return answer
     return Answer("truncated" if answer.truncated else "empty", "", answer.note, answer.tokens, answer.truncated)
-
-
-def _finished(answer: Answer) -> str:
-    """The text of an answer, without what models put around it; only whole sentences of a truncated one."""
-    text = re.sub(r"^\s*<think>.*?(</think>|$)", "", answer.text, flags=re.DOTALL).strip()
-    for opening, closing in ('""', "“”", "''"):
-        inner = text[1:-1]
-        if text[:1] == opening and text[-1:] == closing and len(text) > 2 and not {opening, closing} & set(inner):
-            text = inner.strip()
-    if answer.truncated:
-        ends = [match.end() for match in re.finditer(r"[.!?…。！？][\"'”’)]*(?=\s|$)", text)]
-        text = text[: ends[-1]] if ends else ""
-    return text
 
 
 def _completed(work: Coroutine[Any, Any, Result]) -> Result:

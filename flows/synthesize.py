@@ -91,6 +91,11 @@ def evolve_session(blueprint: Blueprint, opened: Callable[[], Session]) -> Outco
     return ended(STOPPED_EARLY, session.stopped, released) if session.stopped else released
 
 
+def _open(run: str) -> Session:
+    """The open session of a run. Tasks call this: a task runner sends a task's globals along, these by name alone."""
+    return _sessions[run]
+
+
 def _only_api_errors(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), APIError)
 
@@ -111,7 +116,7 @@ def _named(iteration: int) -> str:
 )
 def advance(run: str, iteration: int) -> int:
     """Make and store one generation of an open run; returns the number of the newest stored one."""
-    session = _sessions[run]
+    session = _open(run)
     try:
         made = withheld(_named(iteration), session.advance)
     except BudgetExceededError as error:
@@ -122,7 +127,7 @@ def advance(run: str, iteration: int) -> int:
 @task(task_run_name="release", cache_policy=NO_CACHE, persist_result=False, log_prints=False)
 def release(run: str) -> Outcome:
     """Write the release folder of an open run."""
-    session = _sessions[run]
+    session = _open(run)
     made = withheld("writing the release", session.finish)
     done = made.certificate["iterations"]["completed"]
     return outcome(session.blueprint, made.stopped) | {"iterations": done, "rows": len(made)}

@@ -33,6 +33,8 @@ APIS = {
     "openai": "pe.apis.openai:OpenAIAPI",
     "ngram": "pe.apis.ngram:NGramAPI",
     "mixture": "pe.apis.mixture:MixtureAPI.of",
+    "masked": "pe.apis.masked:MaskedAPI",
+    "transformers": "pe.apis.transformers:TransformersAPI",
 }
 DEFAULT_ROWS = 1000
 

@@ -244,8 +244,8 @@ def test_bad_corpora_and_settings_are_one_clear_error(tmp_path: Path, corpus: Pa
     (tmp_path / "marks.csv").write_text("text\n...\n\n")
     (tmp_path / "bad.parquet").write_bytes(b"nonsense")
     for keys, message in (
-        ({"corpus": tmp_path / "none.csv"}, "none.csv of the n-gram API cannot be read"),
-        ({"corpus": tmp_path / "none.txt"}, "none.txt of the n-gram API cannot be read: No such file"),
+        ({"corpus": tmp_path / "none.csv"}, "none.csv cannot be read"),
+        ({"corpus": tmp_path / "none.txt"}, "none.txt cannot be read: No such file"),
         ({"corpus": tmp_path / "empty.txt"}, "holds no sentence"),
         ({"corpus": tmp_path / "marks.csv"}, "holds no sentence"),
         ({"corpus": tmp_path / "bad.parquet"}, "cannot be read"),
