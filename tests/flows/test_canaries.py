@@ -20,14 +20,6 @@ CANARIES = (
     "canary-trace",
     "7.123454321",
 )
-    "canary-text",
-    "canary-category",
-    "canary-line",
-    "canary-field",
-    "canary-header",
-    "canary-trace",
-    "7.123454321",
-)
 """Planted in the private data and in exceptions about them. The last is a number, which survives coercion."""
 
 N = 104729
