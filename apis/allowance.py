@@ -22,7 +22,9 @@ class Prices:
         """From {"input": ..., "output": ...}; raises ConfigError."""
         if given is None:
             return None
-        if set(given) != {"input", "output"} or not all(0 <= price < float("inf") for price in given.values()):
+        if set(given) != {"input", "output"} or not all(
+            isinstance(price, int | float) and 0 <= price < float("inf") for price in given.values()
+        ):
             raise ConfigError(
                 "expected api.prices = { input = ..., output = ... }, money per million tokens. Nothing was spent."
             )

@@ -12,9 +12,11 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -100,6 +102,17 @@ def key_from(variable: str) -> str:
     return key
 
 
+BACKENDS = ("DefaultAioHttpClient", "DefaultAsyncHttpxClient")
+"""HTTP clients by preference: the first needs half the processor time, and aiohttp."""
+
+
+def _http_client(**options: Any) -> Any:
+    for name in BACKENDS[:-1]:
+        with suppress(RuntimeError, AttributeError):  # not installed; not in this version
+            return getattr(openai, name)(**options)
+    return getattr(openai, BACKENDS[-1])(**options)
+
+
 class Endpoint:
     """Where questions go. Belongs to one event loop.
 
@@ -123,10 +136,9 @@ class Endpoint:
     ) -> None:
         self._key, self._key_header = key, key_header
         self._timeout, self._longest_wait = timeout, longest_wait
-        made: Any = openai.DefaultAsyncHttpxClient
         # the client came to another HTTP library in its version 3
-        kin = next(each.__module__ for each in made.__mro__ if each.__module__.startswith("httpx"))
-        self._http: Any = importlib.import_module(kin.partition(".")[0])
+        roots = [each.__module__.partition(".")[0] for each in openai.DefaultAsyncHttpxClient.__mro__]
+        self._http: Any = importlib.import_module(next(each for each in roots if each in ("httpx", "httpx2")))
         self._client = openai.AsyncOpenAI(
             api_key="in-a-hook",
             base_url=base_url,
@@ -134,7 +146,7 @@ class Endpoint:
             timeout=timeout,
             default_headers=dict(headers or {}),
             default_query=dict(query or {}),
-            http_client=made(
+            http_client=_http_client(
                 timeout=timeout,
                 follow_redirects=False,
                 event_hooks={"request": [self._leaves], "response": [self._arrives]},
@@ -187,18 +199,22 @@ class Endpoint:
             failure = error
         finally:
             _attempts.reset(token)
+        unseen = attempts.sent - attempts.answered
         if failure is not None:
             answer = self._failed(failure, str(body["model"]))
-        return Answer(
-            answer.outcome, answer.text, answer.note, answer.tokens, answer.truncated, attempts.sent - attempts.answered
-        )
+            if any(_unconnected(each) for each in _causes(failure)):
+                unseen = 0
+        return replace(answer, unseen=unseen)
 
     def _failed(self, error: Exception, model: str) -> Answer:
         """What an exception of the client means; its text and its request are not kept."""
-        if isinstance(error, openai.APITimeoutError):
-            return Answer("timeout")
         if isinstance(error, openai.APIConnectionError):
-            return Answer("no connection", note=_cause(error))
+            *_, reason = _causes(error)
+            late = isinstance(error, openai.APITimeoutError)
+            if late and (isinstance(reason, TimeoutError) or not isinstance(reason, OSError)):
+                return Answer("timeout")
+            said = reason.strerror if isinstance(reason, OSError) else None
+            return Answer("no connection", note=f": {said or type(reason).__name__}")
         if not isinstance(error, openai.APIStatusError):
             return Answer("malformed")
         status, said = error.status_code, self._said(error)
@@ -266,8 +282,14 @@ def _tokens(usage: object) -> tuple[int, int] | None:
     return found[0], found[1]  # type: ignore[return-value]
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason of a lost connection, in the system's words."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f": {error.strerror}" if isinstance(error, OSError) and error.strerror else f": {type(error).__name__}"
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it; the system's own reason is the last."""
+    here: BaseException | None = error
+    while here is not None:
+        yield here
+        here = here.__cause__ or (None if here.__suppress_context__ else here.__context__)
+
+
+def _unconnected(error: BaseException) -> bool:
+    """Whether nothing can have been sent. Over aiohttp a refused connection is called a time-out by the client."""
+    return isinstance(error, (ConnectionRefusedError, socket.gaierror)) or type(error).__name__ == "ConnectError"

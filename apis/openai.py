@@ -91,14 +91,24 @@ class OpenAIAPI:
         prices: Mapping[str, float] | None = None,
     ) -> None:
         check_public(base_url, headers or {}, query or {})
-        least = {"concurrency": 1, "asks": 1, "max_tokens": 1, "retries": 0, "longest_wait": 0}
-        found = {"concurrency": concurrency, "asks": asks, "max_tokens": max_tokens, "retries": retries}
-        found |= {"longest_wait": longest_wait}  # type: ignore[dict-item]
-        for name, value in found.items():
-            if not value >= least[name]:
-                raise ConfigError(f"expected api.{name} >= {least[name]}, got {value}. Nothing was spent.")
-        if not (timeout > 0 and deadline > 0):
-            raise ConfigError("expected api.timeout and api.deadline > 0. Nothing was spent.")
+        whole = {
+            "concurrency": (concurrency, 1),
+            "asks": (asks, 1),
+            "max_tokens": (max_tokens, 1),
+            "retries": (retries, 0),
+        }
+        for name, (value, least) in whole.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"expected api.{name} >= {least}, whole, got {value!r}. Nothing was spent.")
+        amounts: dict[str, Any] = {"timeout": timeout, "deadline": deadline, "longest_wait": longest_wait}
+        amounts |= {
+            name: each
+            for name, each in (("max_tokens_total", max_tokens_total), ("max_cost", max_cost))
+            if each is not None
+        }
+        for name, value in amounts.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigError(f"expected api.{name} > 0, got {value!r}. Nothing was spent.")
         if max_cost is not None and prices is None:
             raise ConfigError("api.max_cost needs api.prices, per million tokens. Nothing was spent.")
         if strange := sorted(set(options or {}) & set(_RESERVED)):
@@ -297,7 +307,7 @@ class OpenAIAPI:
             prompt = ask(row, attempt)
             body = self._body | {"messages": prompt.messages}
             request = sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
-            if known := self._known[request]:
+            if known := self._known.get(request):
                 answer = known.popleft()
             else:
                 answer, took = await self._call(body, request, prompt.words, left, endpoint, allowance)

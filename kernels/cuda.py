@@ -29,6 +29,9 @@ PIECE_BYTES = 2**24
 PIECE_ROWS = 2**20
 """Rows searched at a time where they are on the device."""
 
+WIDEST = 2**8
+"""Rows that are kept are filled up to a multiple of it, whichever tiles they are first searched with."""
+
 FEWEST_ROWS = 2**10
 """Rows at a time below which a device that is full is given up."""
 
@@ -270,7 +273,7 @@ class _Part:
             return None
         key = (key, self.width)
         if key not in kept:
-            n = _up(len(queries), self.tiles.rows)
+            n = _up(len(queries), max(WIDEST, self.tiles.rows))
             if n * self.width > self.device.room():
                 return None
             rows = torch.zeros((n, self.width), dtype=torch.int8, device=self.device.device)

@@ -123,8 +123,8 @@ def build_plan(config: Config, schema: Schema) -> Plan:
     method = evolution.method or default_method(schema, votes=_asks_for_votes(config))
     kernel = _kernel(config, method)
     population, rounds = _rounds(config, method, rows, len(schema.labels))
-    begin, begin_share = _start(config, schema, method)
     records_needed(config.privacy.budget(), config.privacy.user_norm, config.privacy.at_least)
+    begin, begin_share = _start(config, schema, method)
     shares, label_share = _label_shares(config, schema)
     if begin is not None:
         label_share = 0.0

@@ -276,11 +276,13 @@ class Text:
 class Key:
     """Fresh unique ids for the output; the private data's are never read.
 
-    format  "integer" (start, start + 1, ...), a pattern with one number such as "P-{:06d}", or "uuid4".
+    format  "uuid4": random, 122 bits, so that none repeats a private one but with a probability of 1e-27 for a million
+            of each; "integer" (start, start + 1, ...) or a pattern with one number such as "P-{:06d}": these may repeat
+            private ones by coincidence, unless they begin where no private id can be.
     """
 
     name: str
-    format: str = "integer"
+    format: str = "uuid4"
     start: int = 1
     kind: ClassVar[str] = "key"
     missing: ClassVar[bool] = False
@@ -306,7 +308,9 @@ class Key:
         return pa.array([self.format.format(number) for number in range(self.start, self.start + n)], pa.string())
 
     def domain(self) -> str:
-        return "fresh ids, not from the data"
+        if self.format == "uuid4":
+            return "fresh random ids, which repeat no private one"
+        return f"fresh ids numbered from {self.start}; a private one that is like them was not read"
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "key", "format": self.format} | ({} if self.format == "uuid4" else {"start": self.start})
@@ -391,7 +395,11 @@ def _datetime(name: str, kind: str, entry: Mapping[str, Any]) -> Datetime:
 
 
 def _key(name: str, entry: Mapping[str, Any]) -> Key:
-    key = Key(name, str(entry.get("format", "integer")), _whole(name, "start", entry.get("start", 1)))
+    key = Key(
+        name,
+        str(entry.get("format", "integer" if "start" in entry else "uuid4")),
+        _whole(name, "start", entry.get("start", 1)),
+    )
     if key.format == "uuid4" and "start" in entry:
         raise SchemaError(f"column '{name}': 'uuid4' ids have no start.")
     return key

@@ -24,6 +24,9 @@ from pe.times import DAY, iso, seconds
 MOST_CATEGORIES = 1000
 """A text column with more distinct values than this is taken for free text and left out."""
 
+FEWEST_IDS = 20
+"""Records from which on it is no accident that every one has another value."""
+
 _TRUTH = ({"true", "false"}, {"yes", "no"}, {"t", "f"})
 _GROUPED = r"^\s*\d{1,3}(,\d{3})+\s*$"
 _DATED = r"^\d{4}-\d\d-\d\d"
@@ -91,6 +94,11 @@ def draft(
             remarks.append(f"column '{name}' was left out: {_why_not(values)}")
         else:
             columns.append(column)
+        if name != label and _like_ids(values):
+            remarks.append(
+                f"column '{name}' has no two equal values: if it is an id, give it type = \"key\": that makes "
+                "fresh ones and never reads the private ones"
+            )
     return Schema(tuple(columns), label, ignore=tuple(dict.fromkeys(ignored))), remarks
 
 
@@ -186,6 +194,16 @@ def _why_not(values: pa.ChunkedArray) -> str:
     if _is_text(values.type) and len(pc.unique(values)) > MOST_CATEGORIES:
         return "it has too many values for categories; --text names a column of free text"
     return "it is empty, or neither numbers, dates nor a few categories"
+
+
+def _like_ids(values: pa.ChunkedArray) -> bool:
+    """Whole numbers or texts without spaces, no two alike."""
+    held = values.drop_null()
+    if len(held) < FEWEST_IDS or not (_is_text(held.type) or pa.types.is_integer(held.type)):
+        return False
+    if _is_text(held.type) and pc.any(pc.match_substring(held, " ")).as_py():
+        return False
+    return bool(pc.count_distinct(held).as_py() == len(held))
 
 
 def _natural(text: str) -> tuple[float, str]:

@@ -233,16 +233,13 @@ class Session:
 
     def spending(self) -> str:
         """One sentence on the budget, for errors and summaries."""
-        done = 0 if self.generation is None else self.generation.iteration
+        done, planned = 0 if self.generation is None else self.generation.iteration, self.blueprint.plan.iterations
+        stored = f", {done} of {planned} iterations are stored" if planned else ""
         try:
             amount = f"epsilon {self.account.epsilon_spent():.4g} of {self.blueprint.budget.epsilon:g} is spent"
         except LedgerError:  # the disk that failed may be the ledger's, too
             amount = "what is spent stands in the ledger, which cannot be read now"
-        return (
-            f"Budget: {amount}, "
-            f"{done} of {self.blueprint.plan.iterations} iterations are stored; 'pe resume {self.run.path}' goes on "
-            "without paying for them again."
-        )
+        return f"Budget: {amount}{stored}; 'pe resume {self.run.path}' goes on without paying again for what is stored."
 
     def _restore(self) -> None:
         self._refuse_unpaid()

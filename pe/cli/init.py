@@ -30,6 +30,7 @@ adjacency = "{adjacency}"   # add-remove: the number of records is private; repl
 # method = "{method}"      # cross-tables (no API, no rounds), tab-pe, image-pe, text-pe, aug-pe, kernel-votes; settings
 # iterations = 10          # of rounds, for all or one per iteration: parents, variations, keep, selection, threshold,
 # seed = 0                 # degree, lookahead, nearest, vote_weights, budget_weights
+# targets = ["column"]     # of cross-tables: what models will be trained to predict, beside the label; numbers too
 
 [output]
 run = "runs/{source}"
@@ -89,8 +90,8 @@ values = ["north", "south"]
 # type = "boolean"
 
 # [columns.id]
-# type = "key"           # fresh ids for the output; the private ones are never read
-# format = "P-{:06d}"
+# type = "key"           # fresh ids for the output, random ("uuid4") unless a format is named; private ones are never
+# format = "P-{:06d}"    # read, so numbered ids should begin (start = 1) where no private id can be
 
 # [[constraints]]        # what holds in every record
 # kind = "order"         # order, sum or determines

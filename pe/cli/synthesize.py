@@ -181,9 +181,13 @@ class _progress:
     def __init__(self, blueprint: Blueprint, *, silent: bool) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        rounds = blueprint.plan.iterations
         self._bar = Progress(
-            TextColumn("iteration"),
-            MofNCompleteColumn(),
+            *(
+                [TextColumn("iteration"), MofNCompleteColumn()]
+                if rounds
+                else [TextColumn("counting and drawing records")]
+            ),
             BarColumn(),
             TextColumn("epsilon {task.fields[spent]:.3g} of {task.fields[budget]:g}{task.fields[distance]}"),
             TimeRemainingColumn(),
@@ -191,7 +195,7 @@ class _progress:
             disable=silent,
         )
         self._task = self._bar.add_task(
-            "run", total=blueprint.plan.iterations, spent=0.0, budget=blueprint.budget.epsilon, distance=""
+            "run", total=rounds or None, spent=0.0, budget=blueprint.budget.epsilon, distance=""
         )
 
     def __enter__(self) -> _progress:
@@ -201,7 +205,11 @@ class _progress:
         self._bar.stop()
 
     def __call__(self, session: Session) -> None:
-        done = 0 if session.generation is None else session.generation.iteration
+        generation = session.generation
+        done = 0 if generation is None else generation.iteration
+        if generation is not None and not session.blueprint.plan.rounds:
+            self._bar.update(self._task, total=1)
+            done = 1
         self._bar.start()  # once the run is open, so that an error before that stands alone
         distance = "" if session.distance is None else f", squared MMD {session.distance:.3g}"
         self._bar.update(self._task, completed=done, spent=session.account.epsilon_spent(), distance=distance)

@@ -49,11 +49,18 @@ class Density:
     labels: NDArray[np.int64] = field(repr=False)
 
     def sample(
-        self, sizes: NDArray[np.int64], rng: np.random.Generator, *, sharpness: float = 1.0, sweeps: int = 4
+        self,
+        sizes: NDArray[np.int64],
+        rng: np.random.Generator,
+        *,
+        sharpness: float = 1.0,
+        slopes: bool = True,
+        sweeps: int = 4,
     ) -> dict[str, NDArray[Any]]:
         """``sizes[label]`` records of each label, label by label: arrays by column name, as ``to_numpy`` gives them.
 
         ``sharpness`` multiplies theta: the ridge has shrunk it, and above 1 classifiers learn more from the records.
+        ``slopes``: whether numbers follow the slope of the density; of few records it is mostly noise.
         """
         labels = np.repeat(np.arange(len(sizes)), sizes)
         starts = np.searchsorted(self.labels, np.arange(len(sizes) + 1))
@@ -67,7 +74,10 @@ class Density:
         sampler = _Sampler(self.tables, self.levels, [sharpness * theta for theta in self.theta])
         for _ in range(sweeps):
             sampler.sweep(codes, labels, rng)
-        return {level.column.name: level.decode(code, rng) for level, code in zip(self.levels, codes, strict=True)}
+        within = labels if slopes else None
+        return {
+            level.column.name: level.decode(code, rng, within) for level, code in zip(self.levels, codes, strict=True)
+        }
 
 
 def fit(

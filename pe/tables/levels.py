@@ -15,6 +15,9 @@ from pe.schema import Categorical, Column, Image, Numeric, Text
 REFINED_FROM = 16
 """Grids with at least this many bins are refined at the ends of the domain."""
 
+DIGITS = 7
+"""Significant digits of a number that is drawn between edges."""
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -54,8 +57,14 @@ class Levels:
             inner = np.where(np.isnan(values), self.size - 1, inner)
         return inner.astype(np.int32)
 
-    def decode(self, levels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[Any]:
-        """A value of each level (n,): uniform between its edges, or a category by its weight."""
+    def decode(
+        self, levels: NDArray[np.int32], rng: np.random.Generator, labels: NDArray[np.int64] | None = None
+    ) -> NDArray[Any]:
+        """A value of each level (n,): a category by its weight, or a number between the level's edges.
+
+        Numbers are uniform there or, with ``labels`` (n,), follow the slope that the density of their label's levels
+        has.
+        """
         if self.groups is not None:
             assert self.weights is not None
             order = np.argsort(self.groups, kind="stable")
@@ -71,17 +80,45 @@ class Levels:
         own = np.where(absent, 0, levels)
         low, high = self.edges[own], self.edges[own + 1]
         uniform = rng.random(len(levels))
+        if labels is not None:
+            uniform = _sloping(uniform, self._slopes(own, labels, ~absent))
         if self.column.log:
             low, high = np.maximum(low, self.column.minimum), np.minimum(high, self.column.maximum)
             drawn = low * (high / low) ** uniform
         else:
             drawn = low + uniform * (high - low)
-        drawn = np.clip(np.rint(drawn) if self.column.integer else drawn, self.column.minimum, self.column.maximum)
+        drawn = np.rint(drawn) if self.column.integer else _rounded(drawn, low, high, self.column)
+        drawn = np.clip(drawn, self.column.minimum, self.column.maximum)
         if self.absent:
             drawn[absent] = np.nan
         whole = self.column.integer and not self.absent
         values: NDArray[Any] = drawn.astype(np.int64) if whole else drawn
         return values
+
+    def _slopes(
+        self, levels: NDArray[np.int32], labels: NDArray[np.int64], present: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """How the density of a label changes within the level of each record, float64 (n,) in (-1, 1).
+
+        1 would be from zero to twice its mean. Piecewise linear reconstruction (van Leer 1977): flat at peaks and in
+        valleys, so that it adds none.
+        """
+        assert self.edges is not None
+        assert isinstance(self.column, Numeric)
+        places = np.log(np.maximum(self.edges, self.column.minimum)) if self.column.log else self.edges
+        widths = np.diff(places)
+        size = len(widths)
+        counts = np.zeros((int(labels.max(initial=0)) + 1, size))
+        np.add.at(counts, (labels, levels), present.astype(np.float64))
+        density = counts / widths
+        gaps = (widths[1:] + widths[:-1]) / 2
+        ahead = np.pad(np.diff(density, axis=1) / gaps, ((0, 0), (1, 1)), mode="edge" if size > 1 else "constant")
+        left, right = ahead[:, :-1], ahead[:, 1:]
+        product = np.maximum(left * right, 0)
+        slope = np.divide(2 * product, left + right, out=np.zeros_like(product), where=product > 0)
+        relative = np.divide(slope * widths / 2, density, out=np.zeros_like(slope), where=density > 0)
+        found: NDArray[np.float64] = np.clip(relative, -0.99, 0.99)[labels, levels]
+        return found
 
 
 def grid(column: Column, bins: int) -> Levels:
@@ -199,6 +236,27 @@ def _present(levels: Levels) -> Levels:
     """A number's levels without that of its missing values."""
     assert isinstance(levels.column, Numeric)
     return Levels(replace(levels.column, missing=False), levels.shares[:-1], levels.edges)
+
+
+def _sloping(uniform: NDArray[np.float64], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1] of density 1 + slope (2 x - 1), from uniform ones."""
+    root = np.sqrt((1 - slopes) ** 2 + 4 * slopes * uniform)
+    found: NDArray[np.float64] = 2 * uniform / (1 - slopes + root)
+    return found
+
+
+def _rounded(
+    values: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], column: Numeric
+) -> NDArray[np.float64]:
+    """To ``DIGITS`` digits of the domain's width (on a log scale, of each value): the others are drawn, not found.
+
+    A value that would leave its level, [low, high), stays.
+    """
+    scale = values if column.log else np.full(len(values), max(column.maximum - column.minimum, 1e-300))
+    places = np.clip(DIGITS - 1 - np.floor(np.log10(scale)), -22, 22)
+    up, down = 10.0 ** np.maximum(places, 0), 10.0 ** np.maximum(-places, 0)  # exact, so that decimals are the nearest
+    found = np.rint(values * up / down) * down / up
+    return np.where((low <= found) & (found < high), found, values)
 
 
 def _normalised(mass: NDArray[np.float64]) -> NDArray[np.float64]:

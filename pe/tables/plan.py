@@ -33,7 +33,7 @@ class Settings:
     bins        intervals of a number's grid.
     levels      levels of a number.
     most        cross-tables of each order.
-    particles, rounds, sharpness  of ``pe.tables.fit``.
+    particles, rounds, sharpness, slopes  of ``pe.tables.fit``.
     """
 
     histogram_share: float
@@ -43,6 +43,7 @@ class Settings:
     particles: int
     rounds: int
     sharpness: float
+    slopes: bool
 
     @property
     def table_share(self) -> float:
@@ -55,13 +56,14 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
 
     ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove).
     """
-    if records * mu * math.sqrt(0.1 / columns) < 12:  # a tenth of the budget would resolve less than four bins
+    few = records * mu * math.sqrt(0.1 / columns) < 12  # a tenth of the budget would resolve less than four bins
+    if few:
         share, per_bin, most, particles = 0.3, 1.5, MOST_SMALL, 2000
     else:
         share, per_bin, most, particles = 0.1, 3.0, MOST, 6000
     bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
     sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
-    return Settings(share, min(max(bins, 4), 128), 32, most, particles, 50, sharpness)
+    return Settings(share, min(max(bins, 4), 128), 32, most, particles, 50, sharpness, not few)
 
 
 def choose(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 import pe
+from pe.apis import endpoint
 from pe.apis.openai import HOPE, OpenAIAPI
 from pe.errors import APIError, CapReachedError, ConfigError
 from pe.journal import Journal, usage
@@ -191,6 +192,13 @@ FAULTS: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.fixture(params=endpoint.BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the HTTP clients that may be underneath."""
+    monkeypatch.setattr(endpoint, "BACKENDS", (request.param,))
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_some_calls_fails_no_batch_and_is_counted(server: Any, fault: str, tmp_path: Path) -> None:
     reply, outcome = FAULTS[fault]
@@ -282,6 +290,7 @@ TOTAL: dict[str, tuple[Any, type[Exception], str]] = {
 }
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("fault", TOTAL)
 def test_what_fails_every_call_is_told_at_once_and_after_few_calls(
     server: Any, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -307,11 +316,13 @@ def test_what_fails_every_call_is_told_at_once_and_after_few_calls(
     assert len(caplog.text) > 500
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_port_where_nobody_listens_and_a_host_that_is_not_there(server: Any) -> None:
     for url in (closed_port(), "http://no-such-host.invalid/v1"):
         api = made(server, base_url=url)
         with pytest.raises(APIError, match="no connection"):
             api.ready()
+        assert api._spent.at_risk == 0  # nothing can have been charged
         with pytest.raises(APIError, match="5 samples in a row came to nothing"):
             api.vary(parents(5), 0.5, rng())
         with pytest.raises(APIError, match="in a row came to nothing"):
@@ -345,8 +356,13 @@ def test_an_outage_later_on_ends_the_iteration_and_keeps_what_was_answered(serve
         ({"max_cost": 1.0}, "needs api.prices"),
         ({"prices": {"input": 1.0}}, "prices = "),
         ({"options": {"n": 4}}, "may not hold 'n'"),
+        ({"prices": {"input": "1", "output": "2"}}, "prices = "),
         ({"concurrency": 0}, "concurrency >= 1"),
+        ({"concurrency": "64"}, "concurrency >= 1, whole, got '64'"),
         ({"timeout": 0}, "timeout"),
+        ({"longest_wait": "a while"}, "longest_wait"),
+        ({"max_tokens_total": "lots"}, "max_tokens_total"),
+        ({"max_cost": float("nan"), "prices": {"input": 1.0, "output": 1.0}}, "max_cost"),
         ({"prompts": {"document": "x", "shot": 1}}, "unexpected keyword argument 'shot'"),
     ],
 )

@@ -2,12 +2,15 @@
 
     python tests/benchmarks/vote.py [--threads 2] [--shapes 50000,2000,384 ...] [--times 3] [--without ENGINE ...]
 
-One table. Peaks are those of matrix products alone, int8 (``torch._int_mm``) and float32, measured between the
-engines. Time is the processor time of all threads, the least of ``times`` runs, all engines taking turns, so that what
-else the machine does falls on all of them; "x faiss" is faiss's time over an engine's. The share of a peak is time at
-that peak over the engine's time. Memory is the growth of the peak resident size in a process of its own, beyond the
-ids. Every id is compared: no engine may find a nearer candidate than the vote does. Where there are CUDA devices, the
-kernel is timed on rows that lie there, against the int8 product of cuBLAS, and with copies.
+One table. Peaks are those of matrix products alone, int8 (``torch._int_mm``) and float32, measured in every turn. Time
+is the processor time of all threads, the least of ``times`` turns in which every engine has one, so that what else the
+machine does falls on all of them; "x faiss" is faiss's time over an engine's. The share of a peak is time at that peak
+over the engine's time. Peers are given floats that they need not convert. Memory is the growth of the peak resident
+size in a process of its own (Linux), beyond the ids. Every id is compared: no engine may find a nearer candidate than
+the vote does. Where there are CUDA devices, the kernel is timed on rows that lie there, against the int8 product of
+cuBLAS, and with copies.
+
+Threads that wait sleep (OMP_WAIT_POLICY), so that a busy machine does not add their spinning to an engine's time.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 THREADS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"
@@ -108,19 +112,27 @@ def cost(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def peak(kind: str, d: int) -> float:
-    """Multiply-adds per second of processor time of one large product."""
+    """Multiply-adds per second of processor time of large products, on all threads or one, whichever is faster.
+
+    Many products, as the clock of other threads is coarse.
+    """
     import torch
 
-    left, right = torch.randint(-90, 91, (2048, d)), torch.randint(-90, 91, (2048, d))
-    if kind == "int8":
-        left, right = left.to(torch.int8), right.to(torch.int8)
-        out = torch.empty((2048, 2048), dtype=torch.int32)
-        work: Callable[[], Any] = lambda: torch._int_mm(left, right.t(), out=out)  # noqa: E731
-    else:
-        a, b = left.float(), right.float()
-        whole = torch.empty((2048, 2048))
-        work = lambda: torch.matmul(a, b.t(), out=whole)  # noqa: E731
-    return 2048 * 2048 * d / min(cost(work)[0] for _ in range(10))
+    left, right = torch.randint(-90, 91, (2048, d)), torch.randint(-90, 91, (2048, d)).t()
+    left, right = (each.to(torch.int8 if kind == "int8" else torch.float32) for each in (left, right))
+    out = torch.empty((2048, 2048), dtype=torch.int32 if kind == "int8" else torch.float32)
+    product: Any = torch._int_mm if kind == "int8" else torch.matmul
+    times = int(2e11 if kind == "int8" else 5e10) // (2048 * 2048 * d) + 1
+
+    def work() -> None:
+        for _ in range(times):
+            product(left, right, out=out)
+
+    threads, spent = torch.get_num_threads(), [cost(work)[0]]
+    torch.set_num_threads(1)
+    spent.append(cost(work)[0])
+    torch.set_num_threads(threads)
+    return times * 2048 * 2048 * d / min(spent)
 
 
 def memory(engine: str, n: int, m: int, d: int, threads: int) -> float:
@@ -130,17 +142,22 @@ def memory(engine: str, n: int, m: int, d: int, threads: int) -> float:
 
 
 def grown(engine: str, n: int, m: int, d: int) -> float:
-    import resource
-
     import numpy as np
 
+    def status(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
     search = ENGINES[engine][0]
-    rng = np.random.default_rng(0)  # drawn in place: what vectors() needs to draw would hide the growth
+    rng = np.random.default_rng(0)
     queries, candidates = (rng.integers(-90, 91, (rows, d), np.int8) for rows in (n, m))
-    search(queries[:3000], candidates[:300])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ids = search(queries, candidates)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 - ids.nbytes / 2**20
+    small = queries[:3000], candidates[:300]
+    given = queries if engine.startswith("vote") else queries.astype(np.float32)
+    search(*small)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status("VmRSS")
+    ids = search(given, candidates)
+    return (status("VmHWM") - before) / 1024 - ids.nbytes / 2**20
 
 
 def compare(n: int, m: int, d: int, times: int, engines: list[str], threads: int, with_memory: bool) -> int:
@@ -156,9 +173,9 @@ def compare(n: int, m: int, d: int, times: int, engines: list[str], threads: int
     for name in engines:
         ENGINES[name][0](given[name][:300], candidates[:300])  # compiled, loaded, threads started
     for _ in range(times):
+        for kind, measured in peaks.items():
+            measured.append(peak(kind, d))
         for name in engines:
-            for kind, found in peaks.items():
-                found.append(peak(kind, d))
             spent, ids[name] = cost(partial(ENGINES[name][0], given[name][: rows[name]], candidates))
             seconds[name].append(spent * n / rows[name])
     int8, float32, reference = max(peaks["int8"]), max(peaks["float32"]), min(seconds["faiss flat"])
@@ -262,4 +279,5 @@ def main() -> None:
 if __name__ == "__main__":
     for variable in THREADS:  # before numpy is loaded
         os.environ[variable] = sys.argv[sys.argv.index("--threads") + 1] if "--threads" in sys.argv else "2"
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     main()

@@ -255,6 +255,16 @@ def test_keys_are_unique(form: str) -> None:
     assert {"integer": 1, "P-{:03d}": "P-001", "{}": "1"}.get(form, made[0]) == made[0]
 
 
+def test_keys_are_random_unless_a_format_or_a_start_is_named() -> None:
+    text = "[columns.a]\ntype='integer'\nmin=0\nmax=9\n[columns.id]\ntype='key'\n"
+    made = [Schema.from_toml(text + more).keys[0] for more in ("", "start=7", "format='integer'")]
+    assert [key.format for key in made] == ["uuid4", "integer", "integer"]
+    first, second = (Key("id").make(1000, np.random.default_rng(seed)).to_pylist() for seed in (0, 1))
+    assert not set(first) & set(second)
+    assert "repeat no private one" in made[0].domain()
+    assert "numbered from 7" in made[1].domain()
+
+
 def test_the_readmes_schema_is_one() -> None:
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     declared = Schema.from_toml(text.split("```toml\n")[1].split("```")[0])

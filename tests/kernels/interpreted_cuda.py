@@ -172,6 +172,17 @@ def test_pieces_devices_and_kept_rows_change_nothing(
     assert max(sent) <= 64
 
 
+def test_kept_rows_are_enough_for_larger_tiles_too() -> None:
+    one = device(Tiles(16, 32, 32, 4, 2, False))
+    one.single = Tiles(64, 32, 32, 4, 2, False)
+    for k in (2, 1):  # by several neighbours' tiles first
+        ids = np.empty((170, k), np.int64)
+        CudaSearch(ROWS[:50], k, None, [one])(ROWS, ids, name="shard")
+        np.testing.assert_array_equal(ids, brute_force(ROWS, ROWS[:50], k))
+    assert [len(rows) for rows in one.kept.values()] == [cuda.WIDEST]
+    assert max(tiles.rows for tiles in (*SINGLE, *SEVERAL)) <= cuda.WIDEST
+
+
 @pytest.mark.usefixtures("small_pieces")
 def test_rows_for_which_there_is_no_memory_are_not_kept(sent: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Device, "room", lambda self: 100 * 64)

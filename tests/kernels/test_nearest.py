@@ -134,6 +134,20 @@ def test_an_error_does_not_tell_how_many_queries_there_are() -> None:
         assert "1234" not in str(told.value)
 
 
+@pytest.mark.parametrize(("largest", "d"), [(1, 8), (3, 40), (127, 8), (127, 346), (60, 384)])
+@pytest.mark.parametrize("n", [10, 3000])
+def test_faiss_on_the_same_integers_finds_the_same_ids(largest: int, d: int, n: int) -> None:
+    """An engine of others, ties included: its float32 is exact for rows so short."""
+    rng = np.random.default_rng(2)
+    queries, candidates = (rng.integers(-largest, largest + 1, (rows, d), np.int8) for rows in (n, 200))
+    candidates[150:] = candidates[:50]
+    index = faiss.IndexFlatL2(d)
+    index.add(candidates.astype(np.float32))
+    theirs = index.search(queries.astype(np.float32), 1)[1]
+    for route in ("int8", "float32", "float64"):
+        np.testing.assert_array_equal(Search(candidates, route=route)(queries), theirs)
+
+
 def test_no_queries_have_no_neighbours() -> None:
     assert nearest(np.empty((0, 3), np.int16), np.zeros((5, 3), np.int16), 2).shape == (0, 2)
 

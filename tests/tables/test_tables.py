@@ -99,6 +99,18 @@ def test_levels_decode_to_values_of_the_same_level_inside_the_domain() -> None:
             assert values.dtype == (np.int64 if column.integer else np.float64)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "log", "longest"),
+    [(0, 1, False, 9), (6.981, 28.11, False, 8), (0, 1e6, False, 8), (1e-3, 9e8, True, 12)],
+)
+def test_drawn_numbers_have_few_digits(low: float, high: float, log: bool, longest: int) -> None:
+    level = grid(Numeric("x", low, high, log=log), 20)
+    rng = np.random.default_rng(0)
+    values = level.decode(rng.integers(0, level.size, 500).astype(np.int32), rng)
+    assert max(len(repr(float(value))) for value in values) <= longest
+    assert len(set(values.tolist())) > 450
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 500), st.integers(2, 40), st.integers(4, 128))
 @settings(max_examples=60, deadline=None)
 def test_any_noisy_answer_makes_usable_levels(seed: int, sigma: float, most: int, bins: int) -> None:
@@ -207,3 +219,31 @@ def test_the_plan_spends_the_whole_budget_and_no_more() -> None:
 def test_images_are_refused() -> None:
     with pytest.raises(SchemaError, match="count no image"):
         grid(Image("picture", 8, 8), 16)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_numbers_follow_the_slope_of_their_labels_density(log: bool) -> None:
+    """The mean of each label's numbers is nearer than with uniform ones, and every number keeps its level."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 40000)
+    drawn = np.clip(rng.exponential(2, len(label)), 0, 10)
+    values = np.where(label == 0, drawn, 10 - drawn)
+    if log:
+        values = np.exp(values)
+    level = grid(Numeric("x", values.min(), values.max(), log=log), 6)
+    codes = level.encode(values)
+    errors = []
+    for given_labels in (None, label):
+        found = level.decode(codes, np.random.default_rng(1), given_labels)
+        assert np.array_equal(level.encode(found), codes)
+        places = np.log(found) - np.log(values) if log else found - values
+        errors.append([abs(places[label == each].mean()) for each in (0, 1)])
+    assert max(errors[1]) < 0.6 * min(errors[0])
+
+
+def test_missing_numbers_stay_missing_and_lean_on_no_level() -> None:
+    level = grid(Numeric("x", 0, 10, missing=True), 4)
+    codes = np.array([4] * 500 + [1] * 200 + [2] * 200, np.int32)
+    found = level.decode(codes, np.random.default_rng(0), np.zeros(900, np.int64))
+    assert np.isnan(found[:500]).all()
+    assert np.array_equal(level.encode(found), codes)
