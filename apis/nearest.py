@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pe.arrays import to_table
 from pe.coerce import coerce
 from pe.embedders.pixels import PixelEmbedder
+from pe.embedders.sentence import SentenceEmbedder
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError
 from pe.kernels.nearest import nearest
@@ -40,7 +41,7 @@ class NearestAPI:
 
     path      the public data: what ``pe.read`` reads.
     format    as in ``pe.read``, and ``columns`` too.
-    embedder  what near means; by default pixels where the schema has an image, else the tabular embedder.
+    embedder  what near means; by default the sentence embedder for a text, pixels for an image, else the tabular one.
 
     Records are coerced to the schema by the rules of ``pe.coerce``; without the schema's label column in the data,
     pass a schema without label. Raises SchemaError or PrivateDataError when the data cannot be read, ConfigError when a
@@ -59,7 +60,7 @@ class NearestAPI:
         embedder: Embedder | None = None,
     ) -> None:
         self.schema = schema
-        self.embedder = embedder or (TabularEmbedder(schema) if schema.image is None else PixelEmbedder(schema))
+        self.embedder = embedder or _usual(schema)
         self.public_data = Path(path).name if isinstance(path, str | Path) else "a table handed over in memory"
         arrays = coerce(read(path, schema, format=format, columns=columns), schema)
         n = len(arrays[schema.columns[0].name])
@@ -102,3 +103,9 @@ class NearestAPI:
 
     def _integers(self, table: pa.Table) -> NDArray[np.signedinteger[Any]]:
         return quantise(self.embedder.embed(table), self.embedder.scale, self.embedder.limit)[0]
+
+
+def _usual(schema: Schema) -> Embedder:
+    if schema.image is not None:
+        return PixelEmbedder(schema)
+    return TabularEmbedder(schema) if schema.text is None else SentenceEmbedder(schema)

@@ -64,6 +64,9 @@ MOST_LENGTH = 0.46
 _SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Models whose positions begin behind the padding token's."""
 
+_ALIKE = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "distilbert", "electra")
+"""Models whose layers compute in the same shapes."""
+
 _PUBLIC = (
     "the quick brown fox jumps over the lazy dog, and nobody in 1897 knew why; ",
     "Where is it? Under a table -- 'quite' small, I'd say: some 30 % of what was promised! ",
@@ -174,7 +177,9 @@ class _Model:
             torch.backends.cpu.get_cpu_capability() if self._cpu else torch.cuda.get_device_name(self._model.device)
         )
         self.max_tokens = _longest(self._model, max_tokens, name)
+        self._layers = _alike(self._model)
         self._trusted: dict[tuple[int, int], bool] = {}
+        self._public: list[list[int]] = []
         self._alone: dict[int, list[tuple[list[int], NDArray[np.float32]]]] = {}
         first = self._tokens(_PUBLIC[:1])
         self.dim: int = self._run(first, self._padded(first[0])).shape[1]
@@ -233,16 +238,32 @@ class _Model:
         if size == 1:
             return True
         if (length, size) not in self._trusted:
-            if length not in self._alone:
-                most, least = length - 1, max(length - STEP, 1)
-                public = [
-                    self._tokens([text * length])[0][:cut] for text, cut in zip(_PUBLIC, (most, least), strict=True)
-                ]
-                self._alone[length] = [(each, self._run([each], length)[0]) for each in public]
-            mixed = [self._alone[length][row % 2] for row in range(size)]
-            made = self._run([each for each, _ in mixed], length)
-            self._trusted[length, size] = np.array_equal(made, np.stack([alone for _, alone in mixed]))
+            with self._shallow():
+                self._trusted[length, size] = self._tried(length, size)
         return self._trusted[length, size]
+
+    def _tried(self, length: int, size: int) -> bool:
+        if length not in self._alone:
+            if not self._public:
+                self._public = self._tokens([text * (self.max_tokens // 8 + 1) for text in _PUBLIC])
+            public = self._public[0][: length - 1], self._public[1][: max(length - STEP, 1)]
+            self._alone[length] = [(each, self._run([each], length)[0]) for each in public]
+        mixed = [self._alone[length][row % 2] for row in range(size)]
+        made = self._run([each for each, _ in mixed], length)
+        return np.array_equal(made, np.stack([alone for _, alone in mixed]))
+
+    @contextmanager
+    def _shallow(self) -> Iterator[None]:
+        """The first layer alone, where all are alike: a shape that keeps rows apart there does so in all of them."""
+        if self._layers is None:
+            yield
+            return
+        rest = list(self._layers[1:])
+        del self._layers[1:]
+        try:
+            yield
+        finally:
+            self._layers.extend(rest)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special ones among them, cut to leave one place empty."""
@@ -320,6 +341,16 @@ def _longest(model: Any, asked: int | None, name: str) -> int:
             f"{asked}. Nothing was spent."
         )
     return int(asked or (own if positions is None else min(own, positions)))
+
+
+def _alike(model: Any) -> Any:
+    """The model's layers, a ModuleList, where they are known to compute in the same shapes; else None."""
+    from torch.nn import ModuleList
+
+    config = model[0].auto_model.config
+    count = getattr(config, "num_hidden_layers", 0)
+    found = [each for each in model.modules() if isinstance(each, ModuleList) and len(each) == count]
+    return found[0] if config.model_type in _ALIKE and len(found) == 1 else None
 
 
 def _digest(model: Any) -> str:

@@ -35,3 +35,11 @@ def test_the_demo_ends_with_two_claims_and_a_contact_sheet(tmp_path: Path) -> No
     for name in ("contact_sheet.png", "CARD.md", "certificate.json"):
         assert (tmp_path / "runs" / "demo" / "digits" / "release" / name).exists()
     example("demo.py", tmp_path)  # and once more, over its own remains
+
+
+def test_texts_are_made_without_a_language_model(tmp_path: Path) -> None:
+    printed = example("text.py", tmp_path)
+    assert "40 texts, (4, 1e-05)-DP" in printed
+    fitting = re.search(r"(\d+)% of their adjectives", printed)
+    assert fitting is not None
+    assert int(fitting[1]) > 55  # of two kinds

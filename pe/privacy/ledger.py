@@ -132,7 +132,7 @@ class Ledger:
     def declare(self, source: str, fingerprint: str, *, replace: bool = False) -> None:
         """Note the schema, by its fingerprint, that a source's data are read with.
 
-        Columns, values and bounds are declared, not inferred: raises LedgerError if the source was declared under
+        Columns, values and bounds are declared, not inferred: raises LedgerError if the source was charged under
         another one, unless ``replace`` says that this is meant.
         """
         with self._transaction() as connection:
@@ -140,7 +140,7 @@ class Ledger:
             before = declared(chain)
             if before == fingerprint:
                 return
-            if before is not None and not replace:
+            if before is not None and charges(chain) and not replace:
                 raise LedgerError(
                     f"source '{source}' was declared under another schema ({before[:12]}, this one is "
                     f"{fingerprint[:12]}): use the first one, give other data another source name, or amend it with "

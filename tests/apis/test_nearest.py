@@ -9,7 +9,7 @@ from pe.apis.tabular import TabularAPI
 from pe.arrays import to_numpy
 from pe.errors import ConfigError
 from pe.population import Population
-from pe.schema import Categorical, Numeric, Schema
+from pe.schema import Categorical, Numeric, Schema, Text
 
 SCHEMA = Schema((Numeric("x", 0, 99, integer=True), Categorical("kind", ("a", "b"))), label="kind")
 PUBLIC = pa.table({"x": np.arange(100), "kind": ["a", "b"] * 50})
@@ -59,3 +59,19 @@ def test_samples_of_another_api_move_to_near_public_records(api: NearestAPI) -> 
 def test_a_label_without_public_records_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no record of label 'b'"):
         NearestAPI(SCHEMA, path=PUBLIC.slice(0, 1))
+
+
+def test_texts_move_to_texts_of_like_meaning() -> None:
+    schema = Schema((Text("text"),))
+    topics = (
+        ["A dog ran home.", "My dog sleeps.", "Dogs bark."],
+        ["Stocks fell.", "Shares lost value.", "A market fell."],
+    )
+    api = NearestAPI(schema, path=pa.table({"text": [text for topic in topics for text in topic]}))
+    rng = np.random.default_rng(0)
+    parents = api.random(60, 0, rng)
+    degree = np.log(3) / np.log(6)  # of six the nearest three
+    for before, after in zip(
+        parents.records["text"].to_pylist(), api.vary(parents, degree, rng).records["text"].to_pylist(), strict=True
+    ):
+        assert (before in topics[0]) == (after in topics[0])

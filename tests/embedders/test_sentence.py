@@ -139,6 +139,13 @@ def test_a_shape_in_which_rows_depend_on_their_place_is_not_used() -> None:
     assert tried >= {1, 4, 8}
 
 
+def test_a_trial_leaves_the_model_as_it_was() -> None:
+    embedder = SentenceEmbedder(SCHEMA)
+    before = [name for name, _ in embedder._loaded._model.named_parameters()]
+    assert embedder._loaded._keeps_apart(16, 4)
+    assert [name for name, _ in embedder._loaded._model.named_parameters()] == before
+
+
 def test_a_mask_is_always_there(plain: SentenceEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no place is empty, transformers drop it and compute otherwise."""
     model = plain._loaded

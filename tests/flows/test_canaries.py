@@ -11,7 +11,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-CANARIES = ("canary-category", "canary-line", "canary-field", "canary-header", "canary-trace", "7.123454321")
+CANARIES = (
+    "canary-text",
+    "canary-category",
+    "canary-line",
+    "canary-field",
+    "canary-header",
+    "canary-trace",
+    "7.123454321",
+)
 """Planted in the private data and in exceptions about them. The last is a number, which survives coercion."""
 
 N = 104729
@@ -56,6 +64,7 @@ def fails(name):
 with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # their thread takes a second to stop
     print("done:", synthesize_flow("good.toml", create=True))
     print("done:", synthesize_flow("talkative.toml", create=True))
+    print("done:", synthesize_flow("text.toml", create=True))
     fails("headless")
     fails("garbage")
     broken = {"coerce": pe.private, "step": pe.session, "finish": pe.session.Session, "first": pe.session}
@@ -64,6 +73,25 @@ with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # their thr
         setattr(owner, name, blow)
         fails(f"broken-{name}")
         setattr(owner, name, kept)
+"""
+
+
+TEXT = """
+api = "ngram:public.txt"
+[private]
+source = "text"
+path = "texts.csv"
+schema = "texts.toml"
+[privacy]
+epsilon = 4.0
+delta = 1e-5
+adjacency = "add-remove"
+[evolution]
+iterations = 2
+variations = 1
+[output]
+run = "runs/text"
+rows = 6
 """
 
 
@@ -80,6 +108,11 @@ def plant(project: Any) -> None:
     (project.folder / "data.csv").write_text("\n".join(["size,count,kind", *lines, ""]))
     (project.folder / "headless.csv").write_text("\n".join(["canary-header,canary-line,canary-field", *lines, ""]))
     (project.folder / "garbage.parquet").write_bytes(b"PAR1 canary-line " * 99)
+    texts = [f"{rng.choice(('Good', 'Bad'))} soup, says the canary-text. Number {n}." for n in range(60)]
+    (project.folder / "texts.csv").write_text("\n".join(["body", *(f'"{text}"' for text in texts), ""]))
+    (project.folder / "text.toml").write_text(TEXT)
+    (project.folder / "texts.toml").write_text('[columns.body]\ntype = "text"\n')
+    (project.folder / "public.txt").write_text("The soup was good.\nThe bread was bad, and old.\n" * 20)
     project.config("good", source="good")
     talking = project.config("talkative", source="talkative")
     Path(talking).write_text(Path(talking).read_text() + '[embedder]\nkind = "talkative:Talkative"\n')
@@ -109,13 +142,13 @@ def test_no_private_content_reaches_prefect(server: Any, project: Any, client: C
     before = recorded()
     ran = client(PROGRAM, cwd=project.folder)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("done:") == 2, ran.stdout
+    assert ran.stdout.count("done:") == 3, ran.stdout
     assert ran.stdout.count("failed:") == 6, ran.stdout
     assert "failed: SchemaError" in ran.stdout
     assert ran.stdout.count("details withheld") == 5, ran.stdout
     assert "7.123454321" in (project.folder / "told.txt").read_text()  # the embedder did see it
 
-    ended = Counter({"prefect.flow-run.Completed": 2, "prefect.flow-run.Failed": 6})
+    ended = Counter({"prefect.flow-run.Completed": 3, "prefect.flow-run.Failed": 6})
     server.wait(lambda: ended <= recorded() - before, "the events of the flow runs")
     stored = "\n".join(everything(database))
     texts = {

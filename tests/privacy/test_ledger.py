@@ -183,6 +183,16 @@ def test_a_source_is_declared_under_one_schema(ledger: Ledger, account: Account)
     assert (granted(chain), spent(chain)) == (BUDGET, (COARSE.mu_squared,))
 
 
+def test_a_schema_under_which_nothing_was_charged_binds_nobody(ledger: Ledger, account: Account) -> None:
+    """A misspelt column costs no amendment."""
+    ledger.declare("source", "a" * 64)
+    ledger.declare("source", "b" * 64)
+    charge(account)
+    with pytest.raises(LedgerError, match="another schema"):
+        ledger.declare("source", "a" * 64)
+    assert declared(ledger.chain("source")) == "b" * 64
+
+
 def test_a_schema_is_declared_for_a_source_that_has_a_budget(ledger: Ledger) -> None:
     with pytest.raises(UnknownSourceError, match="Nothing was spent"):
         ledger.declare("unknown", "a" * 64)

@@ -230,7 +230,7 @@ def test_the_command_drafts_plans_makes_and_exports_texts(
     drafted = config.read_text()
     config.write_text(drafted.replace("# rows = 1000", "rows = 10 #").replace("# iterations = 10", "iterations = 2 #"))
     planned = json.loads(run("plan", config, "--records", "150", "--json"))
-    assert [each["selection"] for each in planned["iterations"]] == ["rank", "rank"]
+    assert [each["iteration"] for each in planned["iterations"]] == [1, 2]
     assert run("plan", config).count("ngram") <= 1
     facts = json.loads(run("synthesize", config, "--create", "--json"))
     assert facts["rows"] == 10
