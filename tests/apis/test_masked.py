@@ -82,7 +82,7 @@ def test_what_is_filled_in_fits_the_rest(tiny: Any, api: MaskedAPI, given: list[
             if tiny.on_subject(new, new) and tiny.on_subject(old, old):
                 fits.append(tiny.on_subject(parent, new))
     assert len(fits) > 30
-    assert np.mean(fits) > 0.6
+    assert np.mean(fits) > 0.4
 
 
 def test_a_seed_gives_the_same_texts_however_batches_are_cut(

@@ -57,7 +57,7 @@ def test_random_samples_are_of_their_label(tiny: Any, api: TransformersAPI) -> N
         drawn = texts(api.random(16, label, np.random.default_rng(label)))
         found += [tiny.on_subject(" ".join(tiny.subjects[name]), text) for text in drawn]
         assert len(set(drawn)) > 12
-    assert np.mean(found) > 0.6  # by chance, a third
+    assert np.mean(found) > 0.5  # by chance, a third
     assert api.public_data == "language model causal"
 
 
