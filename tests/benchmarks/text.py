@@ -1,14 +1,15 @@
 """Text without a language model: Yelp reviews from an n-gram model of film reviews and news, at three budgets.
 
     python tests/benchmarks/text.py FOLDER OUT [--methods text-pe aug-pe none] [--epsilon 1 2 4] [--seeds 0 1 2]
+        [--rows 1000] [--length 200]
 
 FOLDER holds yelp_reviews.csv (text, label1: category, label2: stars; the first 4,000 are private, the last 1,000 the
 test), and the public movie_snippets.jsonl and agnews.csv. Texts are cut at ``--length`` characters, real and synthetic
 ones. The label is the category with the stars in three groups (1-2, 3, 4-5), its counts are paid for; adjacency is
-add/remove, delta = 1 / (n ln n). 1,000 texts are released. Both methods make 28,000 candidates: ``aug-pe`` by its
-published settings (rank, K = 3, T = 10), ``text-pe`` 19,000 to begin with and in four rounds the others.
-``none`` is text-pe at epsilon 0: its parents are drawn at random; to be strict it gets the label counts that epsilon 1
-pays for. ``real`` is a thousand of the private reviews.
+add/remove, delta = 1 / (n ln n). ``--rows`` texts are released, of 28 times as many candidates by both methods:
+``aug-pe`` by its published settings (rank, K = 3, T = 10), ``text-pe`` of 19 times as many to begin with and the others
+in four rounds. ``none`` is text-pe at epsilon 0: its parents are drawn at random; to be strict it gets the label counts
+that epsilon 1 pays for. ``real`` is as many of the private reviews.
 
 Releases and figures are kept in OUT, and what is there is not done again. Prints a table; lower is better for bits,
 distances and ``distinct-n``, which is here the distance from that of the test reviews.
@@ -41,7 +42,7 @@ from pe.methods import settings
 from pe.population import concatenate
 from pe.select import apportion
 
-ROWS, PRIVATE = 1000, 4000
+PRIVATE = 4000
 VOTED = ("text-pe", "aug-pe")
 ROUNDS = {"aug-pe": 10, "text-pe": 4, "none": 4}
 STARS = {"1": "1-2", "2": "1-2", "3": "3", "4": "4-5", "5": "4-5"}
@@ -79,7 +80,7 @@ def released(method: str, epsilon: float, seed: int, data: pa.Table, schema: pe.
         epsilon,
         method=method,
         iterations=ROUNDS[method],
-        rows=ROWS,
+        rows=options.rows,
         seed=seed,
         api=api,
         embedder=EMBEDDER,
@@ -91,14 +92,14 @@ def released(method: str, epsilon: float, seed: int, data: pa.Table, schema: pe.
 def unvoted(seed: int, counts: Iterable[int], schema: pe.Schema, options: Any) -> pa.Table:
     """text-pe where parents are drawn at random."""
     api = NGramAPI(schema, **public(options.folder, options.length))
-    first, rounds = settings("text-pe", ROWS, len(schema.labels), ROUNDS["none"])
+    first, rounds = settings("text-pe", options.rows, len(schema.labels), ROUNDS["none"])
     rng, shares = np.random.default_rng(seed), np.array(list(counts), np.float64)
     sizes = apportion(first, shares)
     population = concatenate([api.random(int(n), label, rng) for label, n in enumerate(sizes) if n])
     for each in rounds:
         chosen = [
             rng.choice(np.flatnonzero(population.labels == label), size, replace=False)
-            for label, size in enumerate(apportion(ROWS, shares))
+            for label, size in enumerate(apportion(options.rows, shares))
         ]
         parents = population.take(np.concatenate(chosen))
         population = concatenate(
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["text-pe", "aug-pe", "none", "real"])
     parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--length", type=int, default=200)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,7 @@ def main() -> None:
             file = options.out / f"{method}-{epsilon:g}-{seed}.json"
             if not file.exists():
                 if method == "real":
-                    drawn = np.random.default_rng(seed).choice(PRIVATE, ROWS, replace=False)
+                    drawn = np.random.default_rng(seed).choice(PRIVATE, options.rows, replace=False)
                     made = data.take(pa.array(np.sort(drawn)))
                 elif method == "none":
                     paid = released("text-pe", 1.0, seed, data, schema, options)["kind"].to_pylist()
