@@ -38,7 +38,7 @@ NEAREST_OF = 1000
 
 MOVES = ("exchange", "insert", "delete")
 _MOVE = (0.5, 0.25, 0.25)
-_SOURCE = (0.45, 0.15, 0.05, 0.35)
+_SOURCE = (0.25, 0.15, 0.1, 0.5)
 
 
 class NGramAPI:
@@ -191,6 +191,11 @@ def drawn(model: NGrams, n: int, rng: np.random.Generator) -> Sentences:
     return [row[:end].tolist() for row, end in zip(window[:, k:], ends, strict=True) if end]
 
 
+def distinct(texts: Sequence[Sentences]) -> Sentences:
+    """Each sentence of some texts once, in their order."""
+    return [list(each) for each in dict.fromkeys(tuple(sentence) for text in texts for sentence in text)]
+
+
 class _Variation:
     """One variation of each of some texts."""
 
@@ -199,7 +204,8 @@ class _Variation:
     ) -> None:
         self.source, self.labels, self.degree, self.rng = source, labels, degree, rng
         self.given = texts
-        self.parents = NGrams([sentence for text in texts for sentence in text] or [[END + 1]], source.order)
+        # a sentence counts once: what many parents have in common must not spread by that alone
+        self.parents = NGrams(distinct(texts) or [[END + 1]], source.order)
 
     def texts(self) -> list[Sentences]:
         texts = self._respanned(self._moved())
@@ -236,7 +242,7 @@ class _Variation:
         rng, found = self.rng, [[END]] * len(rows)
         sources = rng.choice(len(_SOURCE), len(rows), p=_SOURCE)
         pools = {
-            label: [sentence for row in np.flatnonzero(self.labels == label) for sentence in self.given[row]]
+            label: distinct([self.given[row] for row in np.flatnonzero(self.labels == label)])
             for label in np.unique(self.labels).tolist()
         }
         for place in np.flatnonzero(sources == 0):

@@ -2,7 +2,9 @@
 
 Sampling needs no probability. A token that followed the context is drawn as often as it did, and refused with
 probability discount / count; where it is refused, or the context was never seen, the context loses its first token.
-That is the interpolated model exactly, and all of a batch is drawn at once from sorted arrays.
+That is the interpolated model exactly, and all of a batch is drawn at once from sorted arrays. But for one thing: a
+context of one token that was seen refuses nothing, so that neighbours are always such as some sentence has. A word out
+of nowhere costs a text more than the model gains by it.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ class NGrams:
         left = np.arange(len(contexts))
         for k in range(self.context, -1, -1):
             own = left[known[left] >= k]
-            drawn, taken = self._levels[k].draw(contexts[own, self.context - k :], rng, final=k == 0)
+            drawn, taken = self._levels[k].draw(contexts[own, self.context - k :], rng, final=k <= 1)
             found[own[taken]] = drawn[taken]
             left = left[found[left] < 0]
             if len(left) == 0:

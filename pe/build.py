@@ -18,7 +18,7 @@ from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
 from pe.errors import ConfigError
 from pe.execution import Local, Processes, ShardExecutor
 from pe.kernel import COUNT_SHARE, Kernel
-from pe.methods import default_method, distinct, kernel_share, settings, start
+from pe.methods import default_method, distinct, kernel_settings, settings, start
 from pe.plan import Plan, Round, noise_scales
 from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
@@ -228,13 +228,13 @@ def _add_noise(
 
 def _kernel(config: Config, method: str) -> Kernel | None:
     """The kernel mean that the method measures, or that the user asks for beside its votes."""
-    share, section = kernel_share(method), config.evolution.kernel
-    if share is None and section is None:
+    own, section = kernel_settings(method), config.evolution.kernel
+    if own is None and section is None:
         return None
     if start(method)[1] == 1:
         raise ConfigError(f"method '{method}' has no iterations that a kernel could select in. Nothing was spent.")
-    settings = {} if section is None else section.model_dump(exclude_none=True)
-    return Kernel(**{"share": share or 0.5} | settings)
+    asked = {} if section is None else section.model_dump(exclude_none=True)
+    return Kernel(**{"share": 0.5} | (own or {}) | asked)
 
 
 def _asks_for_votes(config: Config) -> bool:

@@ -140,6 +140,7 @@ class KernelConfig(_Section):
     bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     columns: Annotated[int, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
+    family: Annotated[int, Field(ge=0)] | None = None
 
 
 class EvolutionConfig(_Section):

@@ -198,7 +198,8 @@ def step(
         assert noisy is not None
         chosen = left[select(labels, noisy, sizes, this.selection, this.threshold, choose)]
     else:
-        chosen = left[_herded(generation.target, vectors[left], labels, sizes, this, noisy, generation, notes)]
+        kin = candidates.parents[left]
+        chosen = left[_herded(generation.target, vectors[left], labels, kin, sizes, this, noisy, generation, notes)]
     parents = candidates.take(chosen)
     parts = [parents] if this.keep else []
     api = adapted(api, candidates, chosen, histogram)
@@ -220,6 +221,7 @@ def _herded(
     target: Target,
     vectors: NDArray[np.float32],
     labels: NDArray[np.int32],
+    kin: NDArray[np.int64],
     sizes: NDArray[np.int64],
     this: Round,
     noisy: NDArray[np.float64] | None,
@@ -233,7 +235,7 @@ def _herded(
         votes = noisy / cast, float(this.sigma) / cast
     if generation.iteration == 0:
         notes[noted(0)] = target.distance(features, labels, generation.shares)
-    chosen = target.select(features, labels, sizes, votes)
+    chosen = target.select(features, labels, sizes, votes, kin)
     notes[noted(generation.iteration + 1)] = target.distance(features[chosen], labels[chosen], generation.shares)
     return chosen
 

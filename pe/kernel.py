@@ -9,6 +9,7 @@ charge. Frequencies, bandwidth and seed are public: they follow from settings an
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -42,6 +43,9 @@ SAMPLED = 4096
 TILE = 2**26
 """Entries of a matrix of kernel values held at a time."""
 
+DIRECTIONS = 64
+"""In which candidates differ most: there it is judged how much labels differ from one another."""
+
 PROGRESS = 0.01
 """Of the way that the squared MMD has come so far: less in ``patience`` rounds is none."""
 
@@ -56,6 +60,7 @@ class Kernel:
     columns    how many of an embedder's blocks (``Blocked``: a record's columns) each frequency reads; 0: all.
     patience   rounds without votes that may bring the squared MMD no further before the run ends.
     amplitude  grid steps of a cosine's largest value.
+    family     candidates with one parent (or that parent) that a round selects at most; 0: any number.
     """
 
     share: float
@@ -64,6 +69,7 @@ class Kernel:
     columns: int = 2
     patience: int = 5
     amplitude: int = 32
+    family: int = 0
 
     name = "kernel mean"
 
@@ -75,6 +81,7 @@ class Kernel:
             ("columns >= 0", self.columns, self.columns >= 0),
             ("patience >= 1", self.patience, self.patience >= 1),
             ("amplitude >= 2", self.amplitude, self.amplitude >= 2),
+            ("family >= 0", self.family, self.family >= 0),
         ):
             if not good:
                 raise ConfigError(f"expected a kernel's {what}, got {value}. Nothing was spent.")
@@ -151,7 +158,7 @@ def aim(
     records = np.maximum(counted.votes, max(1.0, float(counted.sigma)))
     length = kernel.amplitude * math.sqrt(kernel.features)
     means = mean.means(sums.votes, records.tolist()).astype(np.float32)
-    return Target(mean, means, records, float(sums.sigma) / length)
+    return Target(mean, means, records, float(sums.sigma) / length, kernel.family)
 
 
 @dataclass(frozen=True)
@@ -161,12 +168,14 @@ class Target:
     means    float32 (labels, 2 features): of vectors of norm 1.
     records  float64 (labels,): noisy numbers of records, > 0.
     sigma    standard deviation of the noise in each entry of a sum of vectors of norm 1.
+    family   how many candidates with one parent are selected at most; 0: any number.
     """
 
     mean: FourierMean = field(repr=False)
     means: Floats = field(repr=False)
     records: NDArray[np.float64] = field(repr=False)
     sigma: float
+    family: int = 0
 
     def features(self, vectors: Floats) -> Floats:
         """Cosines and sines of embeddings float32 (m, dim), to norm 1: float32 (m, 2 features)."""
@@ -183,11 +192,15 @@ class Target:
         labels: NDArray[np.int32],
         sizes: NDArray[np.int64],
         votes: tuple[NDArray[np.float64], float] | None = None,
+        parents: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
         """Indices of the herded candidates, int64 (sum of sizes,), label by label, in the order of their choice.
 
-        votes  noisy votes (m,), in records, and the standard deviation of their noise.
+        votes    noisy votes (m,), in records, and the standard deviation of their noise.
+        parents  (m,): which candidates are of one family; -1: of none.
         """
+        families = None if parents is None or not self.family else _families(parents)
+        means = pooled(self.means, self.records, self.sigma, features)
         chosen = []
         for label, size in enumerate(sizes):
             own = np.flatnonzero(labels == label)
@@ -196,7 +209,8 @@ class Target:
             shares, weight = None, 0.0
             if votes is not None:
                 shares, weight = votes[0][own] / self.records[label], (self.sigma / votes[1]) ** 2
-            chosen.append(own[herd(features[own], self.means[label], int(size), shares, weight)])
+            kin = None if families is None else (families[own], self.family)
+            chosen.append(own[herd(features[own], means[label], int(size), shares, weight, kin)])
         return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
 
     def distance(self, features: Floats, labels: NDArray[np.int32], shares: NDArray[np.float64]) -> float:
@@ -216,14 +230,66 @@ class Target:
         return float(total / weight) if weight else math.nan
 
 
+def pooled(means: Floats, records: NDArray[np.float64], sigma: float, features: Floats) -> Floats:
+    """Label means with noise taken off, by what labels have in common (empirical Bayes): float32 (labels, d).
+
+    means     float32 (labels, d), noisy.
+    records   float64 (labels,): noisy numbers of records, > 0.
+    sigma     standard deviation of the noise in each entry of a sum over the records of a label.
+    features  float32 (m, d) of candidates.
+
+    What a label's mean differs by from that of all records is taken to be normal, with tau times the candidates'
+    covariance; tau follows from the ``DIRECTIONS`` of most variance, beyond which the covariance counts as isotropic.
+    Each mean becomes its posterior mean (a Wiener filter): labels of few records those of all, of many their own.
+    """
+    if len(means) < 2 or len(features) < 2:
+        return means
+    noise = (sigma / records) ** 2
+    weights = records / records.sum()
+    centre = weights @ means.astype(np.float64)
+    apart = means - centre
+    k = min(DIRECTIONS, features.shape[1], len(features))
+    basis, variance, rest = _directions(features, k)
+    within = apart @ basis
+    spread = (within**2).sum(axis=1) - k * noise
+    tau = max(float(weights @ spread) / max(float(variance.sum()), 1e-12), 0.0)
+    kept = tau * variance / (tau * variance + noise[:, None] + 1e-300)
+    beyond = tau * rest / (tau * rest + noise + 1e-300)
+    shrunken = (kept * within - beyond[:, None] * within) @ basis.T + beyond[:, None] * apart
+    found: Floats = (centre + shrunken).astype(np.float32)
+    return found
+
+
+def _directions(features: Floats, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The ``k`` principal directions (d, k), the variance along each, and along any of the others.
+
+    By randomized subspace iteration (Halko, Martinsson, Tropp 2011).
+    """
+    centred = features - features.mean(axis=0)
+    m, d = centred.shape
+    basis = np.random.default_rng(0).standard_normal((d, k), dtype=np.float32)
+    for _ in range(4):
+        basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
+    values, turned = np.linalg.eigh(np.cov(centred @ basis, rowvar=False, bias=True).reshape(k, k))
+    variance = np.maximum(values, 0.0)
+    total = float(np.einsum("md,md->", centred, centred, dtype=np.float64)) / m
+    return basis @ turned, variance, max(total - float(variance.sum()), 0.0) / max(d - k, 1)
+
+
 def herd(
-    features: Floats, mean: Floats, size: int, shares: NDArray[np.float64] | None = None, weight: float = 0.0
+    features: Floats,
+    mean: Floats,
+    size: int,
+    shares: NDArray[np.float64] | None = None,
+    weight: float = 0.0,
+    kin: tuple[NDArray[np.int64], int] | None = None,
 ) -> NDArray[np.int64]:
     """Kernel herding (Chen, Welling, Smola 2010): one candidate after another that brings their mean nearest ``mean``.
 
     features  float32 (m, d); every candidate is chosen once before any is chosen again.
     shares    estimated share of the private records that are nearest to each candidate, float64 (m,).
     weight    of these shares beside the mean: the ratio of their precisions.
+    kin       the family of each candidate (m,), and how many of one are chosen at most before any is chosen again.
 
     Minimises |mean of features - mean|**2 + weight |share of choices - shares|**2 greedily, ties to the lower index.
     Returns int64 (size,), in the order of choice.
@@ -234,17 +300,29 @@ def herd(
         pull += weight * shares
     kernel = features @ features.T if m * m <= TILE else None
     push, free = np.zeros(m), np.ones(m, np.bool_)
+    taken: Counter[int] = Counter()
     chosen = np.empty(size, np.int64)
     for place in range(size):
         if not free.any():
             free[:] = True
+            taken.clear()
         best = int(np.where(free, pull - push / (place + 1), -np.inf).argmax())
         chosen[place] = best
         free[best] = False
+        if kin is not None:
+            family = int(kin[0][best])
+            taken[family] += 1
+            if taken[family] >= kin[1]:
+                free[kin[0] == family] = False
         push += features @ features[best] if kernel is None else kernel[best]
         if shares is not None:
             push[best] += weight
     return chosen
+
+
+def _families(parents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The parent of each candidate; of one that has none a number of its own."""
+    return np.where(parents >= 0, parents, -1 - np.arange(len(parents)))
 
 
 def settled(notes: Notes, iteration: int, patience: int) -> bool:

@@ -64,9 +64,9 @@ def herded_tables(rows: int, labels: int, iterations: int) -> Settings:
     return 4 * rows, [*(dict(near) for _ in range(iterations - 1)), near | {"variations": 0}]
 
 
-def kernel_share(method: str) -> float | None:
-    """The share of the rounds' budget for a kernel mean, where the method measures one."""
-    return 1.0 if method in ("kernel-votes", "herded-tables") else None
+def kernel_settings(method: str) -> dict[str, Any] | None:
+    """Settings of the kernel mean, where the method measures one; ``share`` is that of the rounds' budget."""
+    return _KERNELS.get(method)
 
 
 def distinct(method: str) -> float:
@@ -157,22 +157,17 @@ def aug_pe(rows: int, labels: int, iterations: int) -> Settings:
 
 
 def text_pe(rows: int, labels: int, iterations: int) -> Settings:
-    """Aug-PE's loop (Xie et al. 2024: rank, L = K + 1 with K = 3, the selected kept) with degrees that fall.
+    """Kernel votes for texts, whose candidates are costly: few rounds, each of which judges all of them.
 
-    They fall geometrically from .6 to .15; the last round varies none.
+    The first round herds ``rows`` out of 19 times as many fresh texts, each further one out of its own choice and three
+    variations of each; the last one varies none. Of a text and its variations one goes on: more of a kind would be near
+    duplicates. With four rounds as many candidates as Aug-PE makes (ten rounds, K = 3).
     """
-    last = max(iterations - 1, 1)
     rounds = [
-        {
-            "parents": rows,
-            "selection": "rank",
-            "variations": 0 if number == iterations - 1 else 3,
-            "keep": True,
-            "degree": 0.6 * (0.15 / 0.6) ** (number / last),
-        }
+        {"parents": rows, "variations": 0 if number == iterations - 1 else 3, "keep": True, "degree": 0.6}
         for number in range(iterations)
     ]
-    return 4 * rows, rounds
+    return 19 * rows, rounds
 
 
 _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
@@ -181,11 +176,17 @@ _METHODS: dict[str, tuple[int, Callable[[int, int, int], Settings]]] = {
     "tab-pe": (20, tab_pe),
     "image-pe": (5, image_pe),
     "aug-pe": (10, aug_pe),
-    "text-pe": (5, text_pe),
+    "text-pe": (4, text_pe),
     "kernel-votes": (40, kernel_votes),
 }
 
 _STARTS = {"cross-tables": 1.0, "herded-tables": 0.7}
+
+_KERNELS: dict[str, dict[str, Any]] = {
+    "kernel-votes": {"share": 1.0},
+    "herded-tables": {"share": 1.0},
+    "text-pe": {"share": 1.0, "bandwidth": 0.8, "family": 1},
+}
 
 _DISTINCT = {"text-pe": 0.95}
 """Two texts of an n-gram model beyond that differ in a word or two."""

@@ -19,7 +19,7 @@ from pe.candidates import CandidateEmbedder
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError, RunMismatchError
 from pe.evolution import Generation, evolve
-from pe.kernel import Kernel, Notes, Target, aim, herd, noted, settled
+from pe.kernel import Kernel, Notes, Target, aim, herd, noted, pooled, settled
 from pe.measure import FourierMean
 from pe.plan import Plan, Round
 from pe.population import Population
@@ -343,6 +343,67 @@ def test_votes_beside_the_kernel_mean_choose_with_it() -> None:
     parents = second.population.parents
     assert second.histogram.votes[parents].mean() > 3 * second.histogram.votes.mean()
     assert first.target is not None
+
+
+def test_of_a_family_no_more_are_chosen_than_said_until_all_have_been() -> None:
+    features = np.eye(6, dtype=np.float32)
+    mean = np.array([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], np.float32)
+    kin = (np.array([7, 7, 7, -2, 9, 9]), 1)
+    assert herd(features, mean, 3).tolist() == [0, 1, 2]
+    assert herd(features, mean, 3, kin=kin).tolist() == [0, 3, 4]
+    assert sorted(herd(features, mean, 6, kin=kin)[:3].tolist()) == [0, 3, 4]
+    twice = (kin[0], 2)
+    assert sorted(herd(features, mean, 5, kin=twice).tolist()) == [0, 1, 3, 4, 5]
+
+
+def test_variations_of_one_parent_compete_and_fresh_samples_do_not() -> None:
+    rng = np.random.default_rng(0)
+    mean = FourierMean(EMBEDDER, np.ones((EMBEDDER.dim, 3)))
+    target = Target(mean, rng.random((1, 6)).astype(np.float32), np.array([100.0]), 0.1, family=1)
+    features = target.features(EMBEDDER.embed(table(12)))
+    labels, parents = np.zeros(12, np.int32), np.tile(np.arange(4), 3)
+    assert sorted(parents[target.select(features, labels, np.array([4]), parents=parents)]) == [0, 1, 2, 3]
+    fresh = np.full(12, -1)
+    plain = target.select(features, labels, np.array([9]))
+    assert np.array_equal(target.select(features, labels, np.array([9]), parents=fresh), plain)
+
+
+def apart(d: int = 40, labels: int = 12) -> tuple[Any, Any, Any]:
+    """Label means that differ as candidates do, in few of the directions; how many records each has; candidates."""
+    rng = np.random.default_rng(0)
+    scales = 0.2 * 0.8 ** np.arange(d)
+    means = 0.3 + 0.5 * scales * rng.standard_normal((labels, d))
+    features = 0.3 + scales * rng.standard_normal((2000, d))
+    return means, np.geomspace(5, 2000, labels), features.astype(np.float32)
+
+
+def test_pooled_means_are_nearer_to_the_truth_than_noisy_ones_and_than_their_centre() -> None:
+    """At every size of a label but that of the one which makes half of the centre; most where labels are small."""
+    means, records, features = apart()
+    sums: list[Any] = []
+    for seed in range(40):
+        noise = np.random.default_rng(seed).normal(0, 3, means.shape) / records[:, None]
+        noisy = (means + noise).astype(np.float32)
+        centre = np.average(noisy, axis=0, weights=records)
+        made = pooled(noisy, records, 3.0, features)
+        sums.append([((each - means) ** 2).sum(axis=1) for each in (made, noisy, np.tile(centre, (len(means), 1)))])
+    made, noisy, centre = np.mean(sums, axis=0)
+    assert (made < 1.02 * np.minimum(noisy, centre))[:-1].all()
+    assert made[-1] < 2 * noisy[-1]
+    assert (made < 0.7 * noisy)[: len(means) // 2].all()
+
+
+def test_pooling_leaves_what_noise_does_not_hide_and_nothing_of_what_is_noise() -> None:
+    means, records, features = apart()
+    exact = means.astype(np.float32)
+    assert pooled(exact, records, 1e-9, features) == pytest.approx(exact, abs=1e-6)
+    alike = np.tile(exact[:1], (len(exact), 1))
+    assert pooled(alike, records, 3.0, features) == pytest.approx(alike, abs=1e-6)
+    assert pooled(exact[:1], records[:1], 3.0, features) is not None
+    assert np.array_equal(pooled(exact[:1], records[:1], 3.0, features), exact[:1])
+    lost = pooled(exact, records, 1e6, features)
+    assert lost == pytest.approx(np.tile(np.average(exact, axis=0, weights=records), (len(exact), 1)), abs=1e-5)
+    assert np.isfinite(pooled(exact, records, 0.0, np.ones_like(features))).all()
 
 
 def test_a_label_without_candidates_or_records_changes_nothing_about_how_it_runs() -> None:

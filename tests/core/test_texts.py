@@ -29,6 +29,8 @@ def test_a_text_is_embedded_as_one_and_evolved_by_text_pe() -> None:
     assert isinstance(build_embedder(config(), SCHEMA), SentenceEmbedder)
     plan = build_plan(config(), SCHEMA)
     assert plan == build_plan(config(evolution={"method": "text-pe"}), SCHEMA)
+    assert plan.kernel is not None
+    assert all(each.keep and each.sigma is None for each in plan.rounds)
     assert [each.distinct for each in plan.rounds] == [1.0] * (plan.iterations - 1) + [0.95]
     assert build_plan(config(evolution={"distinct": 1.0}), SCHEMA).rounds[-1].distinct == 1
     assert build_plan(config(evolution={"method": "aug-pe"}), SCHEMA).rounds[-1].distinct == 1
