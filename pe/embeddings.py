@@ -20,6 +20,14 @@ def on_disk(private: PrivateDataset, embedder: Embedder) -> bool:
     return private.streamed or bool(getattr(embedder, "costly", False)) or not isinstance(private.executor, Local)
 
 
+def make_ready(private: PrivateDataset, embedder: Embedder, *, users: bool = False) -> None:
+    """Store what is not stored yet, where embeddings are stored; raises PrivateDataError where users are not known."""
+    if users:
+        private.require_users()
+    if on_disk(private, embedder):
+        shards(private, embedder)
+
+
 @dataclass(frozen=True, repr=False)
 class Embeddings:
     """Of n records, in pieces: labels int32 (n,), and where asked for whose they are, int64 (n,). Private."""

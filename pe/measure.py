@@ -22,7 +22,7 @@ from pe import spill
 from pe.arrays import to_numpy
 from pe.blocks import Block
 from pe.cache import Cache
-from pe.embeddings import embeddings
+from pe.embeddings import embeddings, make_ready
 from pe.errors import ConfigError
 from pe.kernels.count import bounded, bounded_sum
 from pe.kernels.quantise import quantise
@@ -98,6 +98,10 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
             total += _sum(features, part.records, part.labels)
         return total
 
+    def ready() -> None:
+        if isinstance(features, Dense):
+            make_ready(private, features.embedder, users=user_bound is not None)
+
     return Votes(
         counts,
         features.bins,
@@ -106,6 +110,7 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
         features.name,
         unit=Unit.RECORD if norm is None else Unit.USER,
         grid=features.grid,
+        ready=ready,
     )
 
 

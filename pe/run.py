@@ -183,6 +183,7 @@ def remembering(memory: Memory, account: Purse) -> Releaser:
                     f"{float(found[1]):g}, expected {wanted[0]} at {float(wanted[1]):g}."
                 )
             return stored
+        votes.prepare()
         histogram = release(votes, sigma, account=account, iteration=iteration)
         memory.store_histogram(iteration, histogram, name)
         return histogram

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.embedding import embedded
-from pe.embeddings import on_disk
+from pe.embeddings import make_ready, on_disk
 from pe.errors import ConfigError, EmbedderError, PEError
 from pe.kernels.count import bounded_sum, count
 from pe.kernels.quantise import quantise
@@ -45,7 +45,7 @@ def cast_votes(
     the candidates alone. With a user norm the votes of all records of a user are added up over all labels and scaled
     down together, in integers.
 
-    Nothing private is read until ``release`` has charged and asks for the counts.
+    Nothing is counted until ``release`` has charged and asks for it; embeddings may be stored before (``prepare``).
     """
     if len(candidates) == 0:
         raise ConfigError("expected at least one candidate to vote for. Nothing was spent.")
@@ -64,7 +64,10 @@ def cast_votes(
         rows, bins, values = poll.entries(ballots)
         return bounded_sum(private.users[rows], bins, values, poll.bins, bound)
 
-    return _votes(counts, poll.bins, contribution, adjacency, "votes")
+    def ready() -> None:
+        make_ready(private, embedder, users=bound is not None)
+
+    return _votes(counts, poll.bins, contribution, adjacency, "votes", ready)
 
 
 def count_labels(private: PrivateDataset, adjacency: Adjacency, contribution: Contribution = ONE_VOTE) -> Votes:
@@ -86,7 +89,12 @@ def count_labels(private: PrivateDataset, adjacency: Adjacency, contribution: Co
 
 
 def _votes(
-    counts: Callable[[], NDArray[np.int64]], bins: int, contribution: Contribution, adjacency: Adjacency, purpose: str
+    counts: Callable[[], NDArray[np.int64]],
+    bins: int,
+    contribution: Contribution,
+    adjacency: Adjacency,
+    purpose: str,
+    ready: Callable[[], None] | None = None,
 ) -> Votes:
     return Votes(
         counts,
@@ -96,6 +104,7 @@ def _votes(
         purpose,
         unit=Unit.RECORD if contribution.norm is None else Unit.USER,
         grid=contribution.grid,
+        ready=ready,
     )
 
 

@@ -27,7 +27,7 @@ HOPELESS = 30
 """Runs with noise of 15 times a candidate's expected votes were still useful (breast-cancer, epsilon 1)."""
 
 
-def plan(config: Path, *, records: int | None = None, json: bool = False) -> None:
+def plan(config: Path, *, records: int | None = None, measure: bool = False, json: bool = False) -> None:
     """Show what a run would do and spend. Reads no private data and charges nothing.
 
     Parameters
@@ -35,7 +35,10 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
     config
         The TOML file of the run.
     records
-        A guess at the number of private records; adds the expected votes per candidate.
+        A guess at the number of private records; adds the expected votes per candidate, and what the run will ask of
+        this machine: a second or two are measured.
+    measure
+        Measure also an embedder that is costly, such as a language model: it is loaded.
     json
         Print one JSON object instead of a table.
     """
@@ -56,6 +59,7 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
         "rows": blueprint.rows,
         "start": None if blueprint.plan.start is None else blueprint.plan.start.name,
         "usage": None if usage is None else asdict(usage),
+        "work": None if records is None else _work(blueprint, records, measure),
         "kernel_noise": None if kernel is None else kernel.noise(blueprint.budget, blueprint.plan.user_norm),
     }
     if json:
@@ -98,6 +102,8 @@ def plan(config: Path, *, records: int | None = None, json: bool = False) -> Non
     out.print(f"{calls} samples are asked of the API in all; {rows} are released.")
     if usage is not None:
         out.print(f"That is about {usage}; more where answers are of no use and samples are asked for again.")
+    if facts["work"] is not None:
+        out.print(_told(facts["work"]))
     if records is not None and kernel is None and _hopeless(rounds):
         out.print(
             f"[yellow]In every iteration the noise is more than {HOPELESS} times the votes a candidate expects: "
@@ -121,6 +127,43 @@ def _usage(blueprint: Blueprint) -> Usage | None:
             if estimate.calls:
                 total = estimate if total is None else total + estimate
     return total
+
+
+def _work(blueprint: Blueprint, records: int, measure: bool) -> dict[str, Any]:
+    """What the rounds ask of a machine, and in seconds of this one, unless the embedder is costly to ask."""
+    from pe.cost import estimate, pace_of, work_of
+
+    embedder, plan = blueprint.embedder, blueprint.plan
+    work = work_of(plan, records, len(blueprint.schema.labels))
+    found = asdict(work) | {"seconds": None}
+    if work.records and (measure or not getattr(embedder, "costly", False)):
+        found["seconds"] = asdict(estimate(work, pace_of(work, embedder, blueprint.schema), embedder))
+    return found
+
+
+def _told(work: dict[str, Any]) -> str:
+    from pe.cost import OFF
+
+    told = (
+        f"{work['records']} private records are embedded once, and up to {work['candidates']} samples; records and "
+        f"candidates are compared {work['comparisons']:.2g} times."
+    )
+    seconds = work["seconds"]
+    if seconds is None:
+        return f"{told} How long that takes, --measure tells: the embedder is costly to load."
+    kernel = f", the kernel mean {_lasting(seconds['kernel'])}" if work["features"] else ""
+    return (
+        f"{told} On this machine, within a factor of {OFF:g}: embedding takes {_lasting(seconds['embedding'])}, voting "
+        f"{_lasting(seconds['voting'])} ({seconds['route']}){kernel}; the API and disks come on top. "
+        f"{seconds['kept'] / 1e6:.2g} MB of embeddings are kept."
+    )
+
+
+def _lasting(seconds: float) -> str:
+    if seconds < 1:
+        return "under a second"
+    unit, name = next((unit, name) for unit, name in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= unit)
+    return f"{seconds / unit:.2g} {name}"
 
 
 def _short(value: object) -> str:

@@ -25,11 +25,12 @@ class Votes:
     sensitivity_squared  bounds the squared L2 change of that vector, in grid steps, between data sets that are
                          neighbours under ``adjacency`` and differ in one ``unit``.
     grid                 steps per vote.
+    ready                makes what the count needs and nothing leaves from, such as stored embeddings: see ``prepare``.
 
     The object shows nothing, and neither copies nor pickles.
     """
 
-    __slots__ = ("_count", "adjacency", "bins", "grid", "purpose", "sensitivity_squared", "unit")
+    __slots__ = ("_count", "_ready", "adjacency", "bins", "grid", "purpose", "sensitivity_squared", "unit")
 
     def __init__(
         self,
@@ -41,14 +42,21 @@ class Votes:
         *,
         unit: Unit = Unit.RECORD,
         grid: int = 1,
+        ready: Callable[[], object] | None = None,
     ) -> None:
         self._count = count
+        self._ready = ready
         self.bins = bins
         self.sensitivity_squared = sensitivity_squared
         self.adjacency = adjacency
         self.purpose = purpose
         self.unit = unit
         self.grid = grid
+
+    def prepare(self) -> None:
+        """Do beforehand what takes long and fails most: whoever is interrupted at it has not paid for a count yet."""
+        if self._ready is not None:
+            shielded(f"preparing the {self.purpose}", self._ready, "They were not charged.")
 
     def __repr__(self) -> str:
         return f"Votes(private, bins={self.bins})"
@@ -91,7 +99,7 @@ class Purse(Protocol):
 def release(votes: Votes, sigma: Fraction, *, account: Purse, iteration: int) -> Histogram:
     """Charge the account, then count, then add discrete Gaussian noise of scale ``sigma`` votes to every bin.
 
-    The charge is durable before any private record is read, and it stays whatever happens after. Raises
+    The charge is durable before any private record is counted, and it stays whatever happens after. Raises
     BudgetExceededError (nothing read, nothing spent) or PrivateDataError (spent; the text quotes no data).
     """
     if (votes.adjacency, votes.unit) != (account.budget.adjacency, account.budget.unit):

@@ -58,6 +58,8 @@ def test_from_a_public_sample_to_a_verified_release(project: Path, run) -> None:
     planned = run("plan", config, "--records", "200")
     assert planned.code == 0
     assert "Reads no" not in planned.out
+    assert "200 private records are embedded once" in planned.out
+    assert "On this machine, within a factor of 2" in planned.out
     first = run("synthesize", config, "--create", "--json")
     assert first.code == 0, first.err
     facts = json.loads(first.out)
@@ -89,6 +91,27 @@ def test_from_a_public_sample_to_a_verified_release(project: Path, run) -> None:
 
 
 PRIVACY, EVOLUTION = 'adjacency = "add-remove"', "[evolution]"
+
+
+def test_a_plan_asks_nothing_of_an_embedder_that_is_costly_unless_told_to(
+    project: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pe.embedders.tabular import TabularEmbedder
+
+    config, asked = project / "pe.toml", []
+    embed = TabularEmbedder.embed
+    monkeypatch.setattr(TabularEmbedder, "costly", True, raising=False)
+    monkeypatch.setattr(TabularEmbedder, "embed", lambda self, table: asked.append(table) or embed(self, table))
+    assert "--measure tells" in run("plan", config, "--records", "200").out
+    assert json.loads(run("plan", config, "--json").out)["work"] is None
+    work = json.loads(run("plan", config, "--records", "200", "--json").out)["work"]
+    assert (work["records"], work["seconds"], asked) == (200, None, [])
+    measured = json.loads(run("plan", config, "--records", "200", "--measure", "--json").out)["work"]
+    assert asked
+    assert min(measured["seconds"][name] for name in ("embedding", "voting", "kept")) > 0
+    assert {name: work[name] for name in work if name != "seconds"} == {
+        name: measured[name] for name in measured if name != "seconds"
+    }
 
 
 @pytest.mark.parametrize(

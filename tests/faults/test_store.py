@@ -115,14 +115,41 @@ def test_it_can_be_killed_again_and_again(streaming: Any) -> None:
     assert embedded(streaming) == 2
 
 
-def test_a_charge_whose_embed_was_killed_stays_spent_and_the_next_try_reserves_anew(people: Any) -> None:
+def test_an_embed_that_is_killed_costs_nothing_as_its_votes_are_charged_afterwards(people: Any) -> None:
     people.small = 40
-    assert people.work("shard", 3).killed
+    for number in (1, 3, 2):
+        assert people.work("shard", number).killed
+        assert people.charges() == [0]
+    assert people.work().result[:2] == [4, ""]
+    assert people.charges() == [0, 1, 2, 3, 4]
+    people.verified()
+
+
+def test_a_vote_that_is_killed_stays_spent_and_the_next_try_reserves_anew(people: Any) -> None:
+    people.small = 40
+    assert people.work("part", 3).killed
     assert people.charges() == [0, 1]
     completed, why, _ = people.work().result
     assert (completed, people.charges()) == (3, [0, 1, 1, 2, 3])
     assert "iteration 4 needs epsilon" in why
-    people.verified()
+
+
+def test_a_kernel_mean_is_charged_after_the_embed_too(people: Any) -> None:
+    people.small = 40
+    people.settings["method"] = "kernel-votes"
+    assert people.work("shard", 3).killed
+    assert people.charges() == [0]
+    assert people.work().result[:2] == [4, ""]
+    assert people.charges() == [0, 0]
+
+
+def test_nothing_is_embedded_for_a_histogram_that_is_stored(people: Any) -> None:
+    people.small = 40
+    assert people.work("stored", 4).killed
+    assert embedded(people) == SHARDS
+    shutil.rmtree(cache_of(people))
+    assert people.work().result[0] == 4
+    assert embedded(people) == 0
 
 
 # -- workers ---------------------------------------------------------------------------------------------------------

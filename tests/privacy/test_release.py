@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import pe.errors
 from pe.errors import BudgetExceededError, LedgerError, PEError, PrivateDataError
 from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Unit, Votes, discrete_gaussian, release
+from pe.run import remembering
 from pe.shield import shielded
 
 ONE = Fraction(1)
@@ -50,6 +52,41 @@ def test_the_charge_is_durable_before_anything_is_counted(account: Account) -> N
 def test_a_refused_charge_counts_nothing(account: Account) -> None:
     with pytest.raises(BudgetExceededError):
         release(Votes(lambda: pytest.fail("counted"), 2, ONE, ADD), Fraction(1), account=account, iteration=1)
+    assert account.spent() == (0,)
+
+
+def test_what_a_count_needs_is_made_before_the_charge_and_not_for_a_stored_histogram(account: Account) -> None:
+    done: list[str] = []
+    stored: dict[int, Histogram] = {}
+
+    class Memory:
+        path = Path("run")
+
+        def histogram(self, number: int, name: str = "histogram") -> Histogram | None:
+            return stored.get(number)
+
+        def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
+            stored[number] = histogram
+
+    def note(what: str) -> np.ndarray:
+        done.append(f"{what} after {len(account.ledger.chain('source'))} entries")
+        return np.zeros(2, np.int64)
+
+    votes = Votes(lambda: note("counted"), 2, ONE, ADD, ready=lambda: note("ready"))
+    releaser = remembering(Memory(), account)
+    assert releaser(votes, SIGMA, 1) is releaser(votes, SIGMA, 1)
+    assert done == ["ready after 1 entries", "counted after 2 entries"]
+
+
+def test_what_fails_before_the_charge_costs_nothing_and_says_nothing_of_the_data(
+    account: Account, everything_about: Callable[[BaseException], str]
+) -> None:
+    def fail() -> None:
+        raise ValueError(CANARY)
+
+    with pytest.raises(PrivateDataError, match=r"preparing the votes failed with ValueError.*not charged") as caught:
+        Votes(lambda: pytest.fail("counted"), 2, ONE, ADD, ready=fail).prepare()
+    assert CANARY not in everything_about(caught.value)
     assert account.spent() == (0,)
 
 
