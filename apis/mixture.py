@@ -28,7 +28,8 @@ class MixtureAPI:
     share    float64 (members,), what each makes at first; adds up to 1.
     follow   "votes": in each round, the share of a member is what share of the candidates it made, times the mean votes
              of its candidates over the mean of all members', before ``floor``. What tells members' means apart by
-             less than the noise counts for nothing. "nothing": the shares stay.
+             less than the noise counts for nothing, and a member that made none of them has its first share. "nothing":
+             the shares stay.
     floor    the least share of a member, so that none is lost for good.
     parents  "any": the samples to vary are shared out at random. "own": each goes to the member that made it, for
              simulators that can vary no others; only what none of them made is shared out, and shares move as the
@@ -160,8 +161,9 @@ class MixtureAPI:
         moved = made * np.maximum(mean + away, 0.0)
         if moved.sum() <= 0:
             return self
-        rest = 1 - self.floor * len(self.members)
-        return replace(self, share=self.floor + rest * moved / moved.sum())
+        untried = np.where(made == 0, self.share, 0.0)
+        share = untried + (1 - untried.sum()) * moved / moved.sum()
+        return replace(self, share=self.floor + (1 - self.floor * len(self.members)) * share)
 
     def _makers(self, population: Population) -> NDArray[np.int64]:
         """Position of the member that made each sample, -1 where none did; int64 (n,)."""

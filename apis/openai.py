@@ -150,6 +150,7 @@ class OpenAIAPI:
         if journal is None:
             return
         self._spent = journal.before
+        self._worked = self._worked or self._answered
         for line in journal.lines:
             self._number = max(self._number, line.get("asked", -1) + 1)
             if "request" in line and "tokens" in line:  # what cost nothing may be asked again
@@ -164,7 +165,7 @@ class OpenAIAPI:
     def ready(self) -> None:
         """See ``pe.protocols.Metered``: the key is there, and one tiny call succeeds, unless one has before."""
         key_from(self._key_env)
-        if self._spent.calls > sum(self._spent.failures.values()):
+        if self._answered:
             return
         body = self._body | {"messages": _PROBE, self._tokens_key: min(16, self._max_tokens)}
         answer = _completed(self._probe(body))
@@ -172,6 +173,12 @@ class OpenAIAPI:
             raise APIError(f"the endpoint gives no answer: {answer.outcome}{answer.note}.")
         if answer.outcome in (*HOPELESS, "malformed"):
             raise ConfigError(f"the endpoint is no use: {answer.outcome}{answer.note}. Is api.base_url its '/v1'?")
+        self._worked = True
+
+    @property
+    def _answered(self) -> bool:
+        """Whether any call of the run was answered in a usable way."""
+        return self._spent.calls > sum(self._spent.failures.values())
 
     def estimate(self, fresh: int, varied: int) -> Usage:
         """See ``pe.protocols.Metered``: four characters, or three quarters of a word, to a token."""

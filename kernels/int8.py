@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from pe.kernels.floating import Integers
 from pe.kernels.scan import LOWEST, Scan, fused, plain
+from pe.kernels.threads import spread
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ NARROWEST = 8
 MOST_NEIGHBOURS = 64
 """The scan keeps a sorted list per row by insertion."""
 
-ROWS = 256
+ROWS = 512
 """Queries per tile: enough to reach the peak of the matrix product, few enough for their products to stay in cache."""
 
 PRODUCTS = 2048
@@ -58,26 +58,7 @@ class Int8Search:
 
     def __call__(self, queries: Integers, found: NDArray[np.int64]) -> None:
         """Write the candidates nearest to queries (n, d) into ``found``, int64 (n, k)."""
-        import torch
-
-        tiles = -(-len(queries) // ROWS)
-        threads = min(torch.get_num_threads(), tiles)
-        starts = iter(range(0, len(queries), ROWS))  # shared: next() of it is atomic
-        if threads == 1:  # a single tile is left to torch's own threads
-            self._work(starts, queries, found, 1)
-            return
-
-        def work() -> None:
-            torch.set_num_threads(1)  # of this thread, and of threads yet to start
-            self._work(starts, queries, found, threads)
-
-        before = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                for done in [pool.submit(work) for _ in range(threads)]:
-                    done.result()
-        finally:
-            torch.set_num_threads(before)
+        spread(len(queries), ROWS, lambda starts, threads: self._work(starts, queries, found, threads))
 
     def _work(self, starts: Iterator[int], queries: Integers, found: NDArray[np.int64], threads: int) -> None:
         """Tile after tile of queries, for as long as there are any; no room grows with their number."""

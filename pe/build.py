@@ -49,6 +49,7 @@ EMBEDDERS = {
 
 _PROMISED = {"name", "dim", "scale", "limit", "embed"}
 _EXTRAS = {"text_render": "images", "pixels": "images", "sentence": "text", "openai": "openai"}
+_EXTRAS |= {"transformers": "text", "masked": "text"}
 
 
 def build_apis(config: Config, schema: Schema) -> list[API]:

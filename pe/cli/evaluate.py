@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pe.cli.output import emit, warn
+from pe.cli.output import emit, err, warn
 from pe.cli.output import out as console
 
 if TYPE_CHECKING:
     from pe.evaluation import Evaluation
+    from pe.evaluation.text import Embeddings
 
 
 def evaluate(
@@ -117,24 +120,48 @@ def evaluate(
     folder = destination(synthetic, out)
     if folder is None:
         raise ConfigError("--out must name a folder for the report of a file, such as --out nonprivate.")
-    found = measure(
-        synthetic,
-        test=test,
-        train=train,
-        holdout=holdout,
-        schema=schema,
-        targets=target or None,
-        bins=bins,
-        sample=sample,
-        seed=seed,
-        language_model=language_model,
-        classifier=classifier,
-    )
+    with _embedding(silent=json) as embeddings:
+        found = measure(
+            synthetic,
+            test=test,
+            train=train,
+            holdout=holdout,
+            schema=schema,
+            targets=target or None,
+            bins=bins,
+            sample=sample,
+            seed=seed,
+            embeddings=embeddings,
+            language_model=language_model,
+            classifier=classifier,
+        )
     written = found.save(folder)
     if json:
         emit({**found.to_dict(), "files": [str(path) for path in written]})
     else:
         _show(found, written)
+
+
+@contextmanager
+def _embedding(*, silent: bool) -> Iterator[Embeddings]:
+    """What embeds texts, with a bar on standard error that appears when there are any."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from pe.evaluation.text import Embeddings
+
+    columns = (TextColumn("embedding texts"), TaskProgressColumn(), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=err, disable=silent)
+    task = bar.add_task("embedding", total=1.0)
+
+    def show(share: float) -> None:
+        bar.start()
+        bar.update(task, completed=share)
+
+    try:
+        yield Embeddings(progress=show)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _charged(

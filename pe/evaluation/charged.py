@@ -191,7 +191,9 @@ def evaluate_charged(
         head = synthetic.certificate["head"]
         synthetic = synthetic.to_arrow()
     if declared is None or source is None:
-        raise ConfigError("a charged evaluation of a table needs its schema and a source. Nothing was spent.")
+        raise ConfigError(
+            "a charged evaluation of a table needs its schema and a source (--schema, --source). Nothing was spent."
+        )
     public = _Public.of(synthetic, declared, targets, sample, seed, bought(metrics))
 
     book = Ledger(ledger)

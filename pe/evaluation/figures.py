@@ -40,7 +40,7 @@ def png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(text: str, length: int = 24) -> str:
+def plain(text: str, length: int = 24) -> str:
     """A name as it is: no mathematics between dollar signs, and not too long."""
     short = text if len(text) <= length else text[: length - 1] + "…"
     return short.replace("\\", "\\\\").replace("$", r"\$") if "$" in short else short
@@ -60,7 +60,7 @@ def marginals(columns: Sequence[Marginal]) -> bytes:
         axis.bar(places - 0.2, column.real[shown], 0.4, color=REAL, label="test")
         axis.bar(places + 0.2, column.synthetic[shown], 0.4, color=SYNTHETIC, label="synthetic")
         _name_bars(axis, column, shown)
-        axis.set_title(f"{_plain(column.name)}   (distance {column.distance:.3f})", fontsize=8)
+        axis.set_title(f"{plain(column.name)}   (distance {column.distance:.3f})", fontsize=8)
         axis.tick_params(axis="y", labelsize=6)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8, frameon=False)
@@ -83,11 +83,11 @@ def _name_bars(axis: Any, column: Marginal, shown: NDArray[np.int64]) -> None:
     if column.ticks:
         step = max(1, math.ceil((len(column.ticks) + 1) / MOST_TICKS))
         edges = range(step - 1, len(column.ticks), step)
-        places, names = [edge + 0.5 for edge in edges], [_plain(column.ticks[edge], 14) for edge in edges]
+        places, names = [edge + 0.5 for edge in edges], [plain(column.ticks[edge], 14) for edge in edges]
         if len(shown) == len(column.cells):
             places, names = [*places, len(shown) - 1.0], [*names, "missing"]
     else:
-        places, names = list(range(len(shown))), [_plain(column.cells[index], 16) for index in shown]
+        places, names = list(range(len(shown))), [plain(column.cells[index], 16) for index in shown]
     crowded = sum(map(len, names)) > 48
     axis.set_xticks(places, names, fontsize=6.5, rotation=35 if crowded else 0, ha="right" if crowded else "center")
     axis.tick_params(axis="x", length=3 if column.ticks else 0)
@@ -99,7 +99,7 @@ def by_column(columns: Sequence[Marginal]) -> bytes:
     axis = figure.subplots()
     places = range(len(columns))
     axis.barh(places, [each.distance for each in columns], color=SYNTHETIC)
-    axis.set_yticks(places, [_plain(each.name) for each in columns])
+    axis.set_yticks(places, [plain(each.name) for each in columns])
     axis.invert_yaxis()
     axis.set_xlabel("total-variation distance to the test records", fontsize=8)
     axis.tick_params(labelsize=7)
@@ -116,7 +116,7 @@ def correlations(found: Correlation) -> bytes:
         ("synthetic", found.synthetic),
         ("synthetic - test", found.synthetic - found.real),
     )
-    names = [_plain(name, 18) for name in found.columns]
+    names = [plain(name, 18) for name in found.columns]
     image: Any = None
     for axis, (title, matrix) in zip(figure.subplots(1, 3), parts, strict=True):
         image = axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")

@@ -2,15 +2,15 @@
 
 With a schema, every table is read by its rules, as a run reads private records (``pe.coerce``): what is missing or
 outside the domain takes the value the schema says. Without one, a column is numeric if every value that is there, in
-every table, is a number; text of which the synthetic table holds hardly anything twice, and sentences rather than
-names, is free text; other columns are categories, and what is missing (empty, null, NaN, infinite) stays missing.
+every table, is a number; one that in some table holds sentences rather than names, and hardly anything twice, is
+free text; other columns are categories, and what is missing (empty, null, NaN, infinite) stays missing.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -224,6 +224,7 @@ def _found(given: Mapping[str, object], targets: tuple[str, ...]) -> Aligned:
     ]
     if not everywhere:
         raise SchemaError("the tables have no column in common; does the first line of each file name the columns?")
+    _refuse_lost_texts(given["synthetic"], names)
     asked = Schema(tuple(Categorical(name, ("",)) for name in everywhere))
     raw = {role: _shielded(role, read, data, asked) for role, data in given.items()}
     fields: list[Field] = []
@@ -231,9 +232,13 @@ def _found(given: Mapping[str, object], targets: tuple[str, ...]) -> Aligned:
     columns: dict[str, dict[str, NDArray[Any]]] = {role: {} for role in given}
     for name in everywhere:
         parts = {role: _shielded(role, _values, part[name]) for role, part in raw.items()}
-        worded = name not in targets and all(isinstance(part, pa.Array) for part in parts.values())
-        if worded and _is_free(parts["synthetic"]):
-            texts[name] = {role: pc.fill_null(part, "").to_pylist() for role, part in parts.items()}
+        texts_of = {role: _texts_or_none(part) for role, part in parts.items()}
+        worded = [part for part in texts_of.values() if part is not None]
+        if len(worded) == len(parts) and any(map(_is_free, worded)):  # a synthetic text may be empty, or one for all
+            if name in targets:
+                raise SchemaError(f"target '{name}' is free text: models predict categories and numbers.")
+            filled = (pc.fill_null(part, "").to_pylist() for part in worded)
+            texts[name] = dict(zip(parts, filled, strict=True))
             continue
         field, made = _field(name, parts, name in targets)
         if field is None:
@@ -250,8 +255,30 @@ def _found(given: Mapping[str, object], targets: tuple[str, ...]) -> Aligned:
     return fields, {role: Frame(columns[role], sizes[role]) for role in given}, notes, texts
 
 
+def _refuse_lost_texts(synthetic: object, names: Mapping[str, Sequence[str]]) -> None:
+    """Raise SchemaError where synthetic free text could be compared with nothing."""
+    for name in dict.fromkeys(names["synthetic"]):
+        lacking = next((role for role, found in names.items() if name not in found), None)
+        if lacking is None or not name or name.startswith(RESERVED):
+            continue
+        column = _shielded("synthetic", read, synthetic, Schema((Categorical(name, ("",)),)))[name]
+        values = _shielded("synthetic", _values, column)
+        if isinstance(values, pa.Array) and _is_free(values):
+            raise SchemaError(
+                f"column '{name}' of the synthetic table is free text, and the {lacking} table has no such column: "
+                "give it the same name there, or take it out of the synthetic table."
+            )
+
+
+def _texts_or_none(values: Values) -> pa.Array | None:
+    """Text, or nothing but missing values; else None."""
+    if isinstance(values, np.ndarray) and values.ndim == 1 and np.isnan(values).all():
+        return pa.nulls(len(values), pa.string())
+    return values if isinstance(values, pa.Array) else None
+
+
 def _is_free(values: pa.Array) -> bool:
-    """Whether synthetic text is free text: sentences, hardly any of them twice."""
+    """Whether text is free text: sentences, hardly any of them twice."""
     there = pc.drop_null(values)
     if not len(there):
         return False

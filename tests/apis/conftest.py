@@ -140,6 +140,7 @@ def train_causal(folder: Path, steps: int = 140) -> None:
         learn.zero_grad()
         loss.backward()
         learn.step()
+    model.generation_config.do_sample = True
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "templates").mkdir()

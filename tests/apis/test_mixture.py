@@ -102,6 +102,8 @@ def test_shares_follow_the_votes_and_noise_alone_moves_nothing() -> None:
     assert mixture.adapted(candidates, -votes, 1.0).share.tolist() == [0.5, 0.5]
     none = mixture.adapted(candidates, np.where(low, 1.0, 0.0), 0.0)
     assert none.share == pytest.approx([0.95, 0.05])
+    alone = candidates.take(np.flatnonzero(low))
+    assert mixture.adapted(alone, np.ones(len(alone)), 0.0).share == pytest.approx([0.5, 0.5])
 
 
 def test_what_no_member_made_counts_for_none() -> None:

@@ -241,6 +241,13 @@ def test_a_call_that_fails_once_is_made_again(server: Any, fault: str) -> None:
     assert texts(api.vary(parents(8), 0.5, rng())) == [f"about {number}" for number in range(8)]
 
 
+def test_a_small_batch_whose_calls_all_fail_keeps_its_parents_if_the_endpoint_answered_before(server: Any) -> None:
+    api = made(server, asks=1)
+    api.ready()
+    server.answer = lambda number, request: stub.failure(500)
+    assert texts(api.vary(parents(3), 0.5, rng())) == texts(parents(3))
+
+
 def test_another_attempt_is_made_in_other_words(server: Any) -> None:
     server.answer = lambda number, request: stub.completion("" if number < 2 else "Done.")
     api = made(server, prompts={"keywords": [f"k{number}" for number in range(99)]})

@@ -8,6 +8,10 @@ from the candidates alone, so that a record's vote would still be a function of 
 needs no more noise; the loss is the share of records whose vote goes to another candidate, and the distance in total
 variation between the vote shares. Time is processor time of one thread, building included, for ``repeat`` times as
 many records; "x vote" is the vote's time over an index's.
+
+News titles among 8,000 film snippets, AMD EPYC with VNNI: IVF is 3.1, 1.6 and .5 times as fast as the exact vote at 1,
+4 and 16 of 89 lists, and moves 77, 59 and 36 % of the votes; HNSW is .2 and .08 times as fast at widths 16 and 64, and
+moves 21 and 5 %. Nothing pays, so the vote has no such route.
 """
 
 from __future__ import annotations

@@ -94,6 +94,14 @@ def test_without_a_schema_sentences_are_found_and_numbers_are_still_compared() -
     assert pe.evaluate(names, test=names).kinds == {"name": "categories", "answer": "categories"}
 
 
+@pytest.mark.parametrize("text", [None, "", "one text for every single record here"])
+def test_a_generator_that_says_nothing_or_one_thing_is_still_evaluated(text: str | None) -> None:
+    made = reviews(30, 0).assign(review=text)
+    found = pe.evaluate(made, test=reviews(40, 1), targets="kind")
+    assert found.texts["review"].fidelity["synthetic to test"].recall < 0.2
+    assert found.texts["review"].variety["synthetic"].repeated == 1
+
+
 def test_text_alone_and_two_columns_of_it() -> None:
     made, test = reviews(40, 0)[["review"]], reviews(30, 1)[["review"]]
     alone = pe.evaluate(made, test=test, train=test)
@@ -118,10 +126,8 @@ def test_without_the_models_free_text_is_left_out_unless_it_is_declared(monkeypa
 
 def test_the_report_shows_pictures_tables_and_escaped_texts(whole: pe.Evaluation, tmp_path: Path) -> None:
     page = whole.report(tmp_path / "nonprivate.html").read_text()
-    assert (
-        page.count("<img") == 8
-    )  # two labels, map, lengths, closest texts; distances by column, histograms, correlation
-    for part in ("NOT PRIVATE", "Classifiers of stars", "Next token", "MAUVE", "Memorisation", "Examples", "<mark>"):
+    assert page.count("<img") == 7  # classifiers, map, lengths, closest; distances, histograms, correlation
+    for part in ("NOT PRIVATE", "Classifiers", "Next token", "MAUVE", "Memorisation", "Examples", "<mark>"):
         assert part in page
     assert not re.search(r"https?://", page)
     assert CANARY not in page  # real texts are shown where synthetic ones repeat them, and nowhere else
@@ -172,6 +178,12 @@ def test_one_record_and_empty_texts_are_no_error(tmp_path: Path, made: pd.DataFr
             {"schema": None, "targets": "stars", "test": reviews(9, 1).drop(columns="stars")},
             SchemaError,
             "target 'stars'",
+        ),
+        ({"schema": None, "targets": "review"}, SchemaError, "target 'review' is free text"),
+        (
+            {"schema": None, "test": reviews(9, 1).rename(columns={"review": "text"})},
+            SchemaError,
+            "the test table has no such column",
         ),
         ({"test": reviews(0, 1)}, PrivateDataError, "test table holds no records"),
         ({"language_model": "nowhere"}, ConfigError, "nowhere: expected a folder with a model"),

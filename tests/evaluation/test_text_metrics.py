@@ -215,7 +215,7 @@ def test_parts_of_records_are_found_and_so_is_one_long_copy() -> None:
     assert found.longer > 0.95
     assert found.longest["train"]["mean"] >= 30
     one = compared([*honest, train[7]], train, holdout)
-    assert one.reasons == ("a span of a training record far longer than real records share",)
+    assert one.reasons == ("a copied span far longer than real records share",)
 
 
 # -- language ------------------------------------------------------------------------------------------------------

@@ -316,7 +316,12 @@ print(peak() - before - found.nbytes / 2**20)
 
 @pytest.mark.parametrize(
     ("n", "m", "d", "k", "route"),
-    [(600, 200_000, 32, 3, "int8"), (400_000, 100, 8, 1, "int8"), (300, 300_000, 48, 1, "float32")],
+    [
+        (600, 200_000, 32, 3, "int8"),
+        (400_000, 100, 8, 1, "int8"),
+        (300, 300_000, 48, 1, "float32"),
+        (40_000, 3_000, 256, 2, "float32"),
+    ],
 )
 def test_memory_does_not_grow_with_queries_and_candidates(
     n: int, m: int, d: int, k: int, route: str, python: Callable[..., subprocess.CompletedProcess[str]]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import pe.kernels.floating
-from pe.kernels.nearest import Search, nearest
+from pe.kernels.nearest import Route, Search, nearest
 
 Rows = NDArray[np.int16]
 LARGEST = 2**15 - 1
@@ -184,6 +187,46 @@ def test_a_search_answers_chunk_by_chunk(problem: tuple[Rows, Rows, int], cuts: 
     search = Search(candidates, k)
     parts = [search(part) for part in np.split(queries, sorted(min(cut, len(queries)) for cut in cuts))]
     np.testing.assert_array_equal(np.concatenate(parts), brute_force(queries, candidates, k))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("route", ["float32", "float64"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_threads_and_the_absence_of_torch_change_nothing(
+    threads: int, route: Route, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pe.kernels.floating, "TILE_BYTES", 2**12)
+    rng = np.random.default_rng(0)
+    queries, candidates = rng.integers(-9, 10, (700, 24), np.int8), rng.integers(-9, 10, (150, 24), np.int8)
+    expected = brute_force(queries, candidates, k)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        np.testing.assert_array_equal(Search(candidates, k, route=route)(queries), expected)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(pe.kernels.floating, "spread", None)
+    np.testing.assert_array_equal(Search(candidates, k, route=route)(queries), expected)
+
+
+def test_torch_is_not_asked_where_it_was_told_to_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of bfloat16 would lose |s|**2."""
+    rng = np.random.default_rng(0)
+    queries, candidates = rng.integers(-99, 100, (64, 40), np.int8), rng.integers(-99, 100, (70, 40), np.int8)
+    monkeypatch.setattr(pe.kernels.floating, "spread", None)
+    for told in ("precision", "setting"):
+        with monkeypatch.context() as patch:
+            if told == "precision":
+                patch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+            else:
+                patch.setattr(torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision="bf16"))
+            np.testing.assert_array_equal(
+                Search(candidates, 2, route="float32")(queries), brute_force(queries, candidates, 2)
+            )
+    with pytest.raises(TypeError):  # else it is
+        Search(candidates, 2, route="float32")(queries)
 
 
 def test_more_candidates_than_are_kept_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ Encode: TypeAlias = Callable[[list[str]], NDArray[np.float32]]
 STEPS = 2**12
 """Integer steps of a unit vector's entries."""
 
-_BATCH = 1024
+_BATCH = 256
+
+_LONG = 1_200  # characters, about, beyond which a longer text takes no longer
 
 
 def minilm() -> Encode:
@@ -33,11 +35,19 @@ class Embeddings:
 
     Entries are whole numbers, ``STEPS`` times those of the unit vector: inner products are exact, so that equal texts
     are at distance zero whatever else is embedded. Give the same object to several evaluations of the same real texts.
+
+    encode    by default that of ``minilm``.
+    progress  is told the share of the work at hand that is done, in [0, 1].
     """
 
-    def __init__(self, encode: Encode | None = None) -> None:
-        self._encode = encode
+    def __init__(self, encode: Encode | None = None, progress: Callable[[float], None] | None = None) -> None:
+        self._encode, self._progress = encode, progress
         self._known: dict[bytes, NDArray[np.int16]] = {}
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the default model is still to be loaded."""
+        return self._encode is None
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """float64 (n, d), whole numbers."""
@@ -46,10 +56,13 @@ class Embeddings:
         order = sorted(new, key=lambda key: len(new[key]))
         if order and self._encode is None:
             self._encode = minilm()
+        work = np.cumsum([min(len(new[key]), _LONG) + 1 for key in order])
         for start in range(0, len(order), _BATCH):
             part = order[start : start + _BATCH]
             assert self._encode is not None
             self._known |= dict(zip(part, on_grid(self._encode([new[key] for key in part])), strict=True))
+            if self._progress is not None:
+                self._progress(float(work[start + len(part) - 1] / work[-1]))
         return np.stack([self._known[key] for key in keys]).astype(np.float64)
 
 

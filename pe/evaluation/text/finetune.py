@@ -94,11 +94,16 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def check(folder: str | Path) -> None:
+    """Raise ConfigError where no model lies."""
+    if not (Path(folder) / "config.json").is_file():
+        raise ConfigError(f"{folder}: expected a folder with a model (config.json, weights and a tokenizer).")
+
+
 def _load(folder: str | Path, kind: str, **keys: Any) -> tuple[Any, Any]:
     import transformers
 
-    if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"{folder}: expected a folder with a model (config.json, weights and a tokenizer).")
+    check(folder)
     logging: Any = transformers.logging
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # new heads are expected

@@ -17,6 +17,7 @@ from pe.evaluation.text.classify import codes, logistic, majority, two_sample
 from pe.evaluation.text.corpus import Corpus, spans, word_ids
 from pe.evaluation.text.embed import STEPS, Embeddings
 from pe.evaluation.text.figures import Fidelity, Shown, TextFigures, Variety
+from pe.evaluation.text.finetune import check, label_probabilities, next_token
 from pe.evaluation.text.language import NextToken, WordPieces, ngram_next_token
 from pe.evaluation.text.memorisation import Distances, Group, Memorisation, memorisation
 from pe.evaluation.text.surface import distinct, length_distance
@@ -61,6 +62,9 @@ def measure(
     require_sklearn()
     if sample < 1 or seed < 0:
         raise ConfigError(f"expected sample >= 1 and seed >= 0, got {sample} and {seed}.")
+    for folder in (language_model, classifier):
+        if folder is not None:
+            check(folder)
     roles = {"synthetic": synthetic, "test": test, "train": train, "holdout": holdout}
     given = {role: corpus for role, corpus in roles.items() if corpus is not None}
     for role, corpus in given.items():
@@ -186,8 +190,6 @@ class _Work:
             tokens = {role: pieces(self.corpora[role].texts) for role in [*trained, "test"]}
             scores = {role: ngram_next_token(tokens[role], tokens["test"], pieces.size) for role in trained}
         else:
-            from pe.evaluation.text.finetune import next_token
-
             scores = {role: next_token(folder, self.corpora[role].texts, test, self.seed) for role in trained}
         if any(each is None for each in scores.values()):
             self.notes.append("no next-token accuracy where texts are empty")
@@ -211,8 +213,6 @@ class _Work:
                 return None
             made = {LOGISTIC: classification(model(self.vectors["test"][held]), truth)}
             if folder is not None:
-                from pe.evaluation.text.finetune import label_probabilities
-
                 own = np.flatnonzero(labels[role] >= 0)
                 training = [self.corpora[role].texts[row] for row in own.tolist()]
                 guess = label_probabilities(folder, training, labels[role][own], texts, len(values), self.seed)

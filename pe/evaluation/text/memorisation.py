@@ -128,9 +128,9 @@ def memorisation(
     ]
     table = [[int(each.sum()), int((~each).sum())] for each in copied.values()]
     if fisher_exact(table, alternative="greater").pvalue < UNLIKELY:
-        reasons.append(f"{VERBATIM} or more consecutive words of training records in too many texts")
+        reasons.append(f"too many texts with {VERBATIM} or more words of a training record")
     if _longest(in_all).max() > 2 * max(int(longest["between"].max()), VERBATIM):
-        reasons.append("a span of a training record far longer than real records share")
+        reasons.append("a copied span far longer than real records share")
     found = Memorisation(
         {"synthetic": n, "train": m, "holdout": m},
         wins[0] / n,

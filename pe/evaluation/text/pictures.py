@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from pe.evaluation.figures import BASE, REAL, SYNTHETIC, figure_of, png
+from pe.evaluation.figures import BASE, REAL, SYNTHETIC, figure_of, plain, png
+from pe.evaluation.result import Utility
 from pe.evaluation.text.figures import Shown
 
 _COLOURS = {"test": REAL, "synthetic": SYNTHETIC, "train": BASE}
 _MOST_POINTS = 2_000
+
+
+def accuracies(labels: Sequence[Utility]) -> bytes:
+    """Every classifier of every label, trained on synthetic and on real texts."""
+    bars = [(each, model) for each in labels for model in each.synthetic]
+    figure = figure_of(min(10.5, 3.5 + 1.2 * len(bars)), 2.8)
+    axis = figure.subplots()
+    for place, (each, model) in enumerate(bars):
+        for shift, scores, colour, name in (
+            (-0.2, each.synthetic, SYNTHETIC, "trained on synthetic"),
+            (0.2, each.real or {}, REAL, "trained on real"),
+        ):
+            height = scores.get(model, {}).get("accuracy")
+            if height is not None:
+                axis.bar(place + shift, height, 0.38, color=colour, label=name)
+        base = (each.baseline or {}).get("accuracy")
+        if base is not None:
+            axis.hlines(base, place - 0.42, place + 0.42, color="black", linestyle="--", lw=1, label="no model")
+    kinds = {model for _, model in bars}
+    names = [plain(each.target, 16) + (f"\n{model.split()[0]}" if len(kinds) > 1 else "") for each, model in bars]
+    axis.set_xticks(range(len(bars)), names, fontsize=7.5)
+    axis.set_xlim(-0.6, len(bars) - 0.4)
+    axis.set_ylabel("accuracy", fontsize=8)
+    axis.tick_params(axis="y", labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(handles.values(), handles, fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return png(figure)
 
 
 def lengths(shown: Shown) -> bytes:

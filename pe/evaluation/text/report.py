@@ -61,9 +61,10 @@ _SUMMARY = (
 def sections(name: str, found: TextFigures) -> Iterator[str]:
     """HTML of one column; texts and labels are escaped."""
     yield f"<h2>Text: {escape(name)}</h2>"
+    if found.labels:
+        yield "<h3>Classifiers</h3>" + page.image(pictures.accuracies(found.labels), "accuracies of classifiers")
     for each in found.labels:
-        yield f"<h3>Classifiers of {escape(each.target)}</h3>" + page.image(figures.scores(each), "accuracies")
-        yield page.scores(each)
+        yield f"<p>{escape(each.target)}:</p>" + page.scores(each)
     if found.language:
         yield "<h3>Next token</h3>" + page.table(
             ("a language model trained on", "accuracy", "bits per token", "tokens"),

@@ -27,12 +27,13 @@ def measure_tables(
     asked   whether the tables' targets were named; else every column of few categories is a label of the texts.
     models  ``embeddings``, ``language_model`` and ``classifier`` of ``measure``.
     """
-    if not tables.declared and models["embeddings"] is None and find_spec("sentence_transformers") is None:
+    embeddings = models["embeddings"] or Embeddings()
+    if not tables.declared and embeddings.needs_model and find_spec("sentence_transformers") is None:
         hint = "free text is evaluated after pip install 'pe-synth[text]'"
         return {}, [f"column '{name}' was left out: {hint}" for name in tables.texts]
     known = [tables.field(name) for name in tables.targets] if asked else tables.fields
     labels = [field for field in known if field.values is not None and (asked or len(field.values) <= MOST_LABELS)]
-    settings = {**models, "embeddings": models["embeddings"] or Embeddings()}
+    settings = {**models, "embeddings": embeddings}
     frames = {"synthetic": tables.synthetic, "test": tables.test, "train": tables.train, "holdout": tables.holdout}
     found: dict[str, TextFigures] = {}
     notes: list[str] = []
