@@ -188,8 +188,8 @@ def _start(config: Config, schema: Schema, method: str) -> tuple[Start | None, f
     begin, share = start(method, _targets(config, schema))
     if begin is None and config.evolution.targets:
         raise ConfigError(
-            f"evolution.targets belongs to method 'cross-tables', '{method}' votes for whole records. Leave it out. "
-            "Nothing was spent."
+            f"evolution.targets belongs to method 'cross-tables' or 'herded-tables', '{method}' votes for whole "
+            "records. Leave it out. Nothing was spent."
         )
     if begin is not None:
         if (other := schema.image or schema.text) is not None:

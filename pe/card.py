@@ -133,18 +133,17 @@ def _origin(plan: Plan, apis: Sequence[str]) -> str:
     drawn = "from a density that was fitted to noisy counts of the private records (maximum entropy)"
     if plan.start is not None and not plan.rounds:
         return f"Every one was drawn {drawn}."
+    made = f"Every one was proposed by `{'`, `'.join(apis)}`, which never saw the private records,"
     first = "" if plan.start is None else f" The first of them were drawn {drawn}."
+    if plan.start is not None and not any(each.variations for each in plan.rounds):
+        made, first = f"Every one was drawn {drawn}", ""
     if plan.kernel is not None:
         votes = " and their noisy vote (Lin et al. 2024)" if any(each.sigma is not None for each in plan.rounds) else ""
         return (
-            f"Every one was proposed by `{'`, `'.join(apis)}`, which never saw the private records, and selected by "
-            f"kernel herding towards a noisy mean of {plan.kernel.features} random Fourier features of the private "
-            f"records' embeddings, one for every label{votes}.{first}"
+            f"{made} and selected by kernel herding towards a noisy mean of {plan.kernel.features} random Fourier "
+            f"features of the private records' embeddings, one for every label{votes}.{first}"
         )
-    return (
-        f"Every one was proposed by `{'`, `'.join(apis)}`, which never saw the private records, and selected by their "
-        f"noisy vote (Private Evolution, Lin et al. 2024).{first}"
-    )
+    return f"{made} and selected by their noisy vote (Private Evolution, Lin et al. 2024).{first}"
 
 
 def _simulation(certificate: Mapping[str, Any]) -> list[str]:

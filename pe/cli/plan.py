@@ -89,6 +89,11 @@ def plan(config: Path, *, records: int | None = None, measure: bool = False, jso
     out.print(shown)
     if facts["label_sigma"] is not None:
         out.print(f"Label counts are bought first, with noise of standard deviation {facts['label_sigma']:.4g}.")
+    if facts["start"] is not None:
+        out.print(
+            f"{blueprint.plan.start_share:.0%} of the budget buys label counts, every column on its own, and "
+            "cross-tables: the first candidates are drawn from a density that is fitted to them, without an API."
+        )
     if kernel is not None:
         out.print(
             f"The mean of {kernel.features} Fourier features of each label's records is bought next, and every round "

@@ -37,6 +37,9 @@ import pe
 VOTED_ROWS = 1000
 """Rows released by methods that vote, at most."""
 
+TABLES = ("cross-tables", "herded-tables")
+"""Methods that release as many rows as there are private ones."""
+
 OWN = {"wine": load_wine, "iris": load_iris, "breast cancer (scikit-learn)": load_breast_cancer}
 
 
@@ -76,7 +79,7 @@ def benchmark(name: str, train: pd.DataFrame, schema: pe.Schema, options: argpar
     """Every method at every epsilon on one data set."""
     for epsilon in options.epsilon:
         for method in options.methods:
-            rows = options.times * len(train) if method == "cross-tables" else min(VOTED_ROWS, len(train) // 2)
+            rows = options.times * len(train) if method in TABLES else min(VOTED_ROWS, len(train) // 2)
             with tempfile.TemporaryDirectory() as place:
                 made, begun = [], time.perf_counter()
                 for seed in range(options.runs):
@@ -130,7 +133,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["cross-tables", "tab-pe"])
     parser.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 4.0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--times", type=int, default=1, help="cross-tables release so many times n records")
+    parser.add_argument("--times", type=int, default=1, help="tables release so many times n records")
     options = parser.parse_args()
     if options.tables is None or options.evaluate is None:
         for name, load in OWN.items():

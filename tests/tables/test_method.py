@@ -111,6 +111,25 @@ def test_it_works_under_any_terms(tmp_path: Path, given: dict[str, Any]) -> None
         assert verify(result.certificate)
 
 
+def test_herded_tables_pay_for_tables_and_a_kernel_mean(tmp_path: Path) -> None:
+    result = made(tmp_path, method="herded-tables", rows=500, seed=3)
+    assert purposes(result) == ["label counts", "histograms", "cross-tables", "label counts", "Fourier mean"]
+    assert 1.99 < result.certificate["spent"]["epsilon"] <= 2.0
+    assert verify(result.certificate)
+    frame = result.to_pandas()
+    assert len(frame) == 500
+    ill = frame[frame["ill"] == "yes"]
+    assert len(ill) / len(frame) == pytest.approx(0.3, abs=0.06)
+    assert ill["age"].mean() == pytest.approx(70, abs=6)
+    card = (tmp_path / "run" / "release" / "CARD.md").read_text()
+    assert "drawn from a density" in card
+    assert "kernel herding" in card
+    assert "proposed by" not in card
+    again = made(tmp_path, method="herded-tables", rows=500, seed=3)
+    assert again.to_pandas().equals(frame)
+    assert again.certificate["spent"] == result.certificate["spent"]
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_hardly_any_records_are_no_special_case(tmp_path: Path, rows: int) -> None:
     assert len(made(tmp_path, people()[:rows], rows=20)) == 20

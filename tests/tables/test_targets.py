@@ -89,7 +89,7 @@ def test_models_of_numbers_and_of_a_second_class_learn_from_declared_targets(tmp
     ("given", "kind", "message"),
     [
         ({"targets": ["gone"]}, SchemaError, "no column 'gone'"),
-        ({"targets": ["y"], "method": "tab-pe"}, ConfigError, "belongs to method 'cross-tables'"),
+        ({"targets": ["y"], "method": "tab-pe"}, ConfigError, "belongs to method 'cross-tables' or 'herded-tables'"),
         ({"targets": "y"}, ConfigError, "evolution.targets"),
     ],
 )
