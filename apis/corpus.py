@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from pe.apis.ngrams import END
 from pe.apis.words import tokens, uncapitalised, within
-from pe.coerce import coerce
+from pe.data.coerce import coerce
+from pe.data.parts import is_address
+from pe.data.read import read
+from pe.data.schema import Categorical, Schema, Text
 from pe.errors import ConfigError, PrivateDataError
-from pe.parts import is_address
-from pe.read import read
-from pe.schema import Categorical, Schema, Text
 
 Sentences = list[list[int]]
 
@@ -66,7 +66,7 @@ def read_corpus(
 ) -> tuple[Vocabulary, list[Sentences], list[Sentences]]:
     """The vocabulary, the sentences of each label in ``labels``, and as one more those of texts without such a label.
 
-    paths    what ``pe.read`` reads, or .txt: a text per line.
+    paths    what ``pe.data.read`` reads, or .txt: a text per line.
     columns  the column of texts in each of them.
     label    the column that says which label a text has. Trimmed, it must be a label letter by letter.
     limit    characters; of a larger corpus every k-th text is taken.

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_numpy
-from pe.columns import Datetime
+from pe.data.arrays import to_numpy
+from pe.data.columns import Datetime
+from pe.data.population import Population
+from pe.data.schema import Categorical, Column, Schema, Text
 from pe.errors import SchemaError
-from pe.population import Population
-from pe.schema import Categorical, Column, Schema, Text
 
 
 class Facts:

@@ -12,9 +12,9 @@ from pe.apis.checkpoint import Checkpoint
 from pe.apis.corpus import labelled_texts
 from pe.apis.facts import Facts
 from pe.apis.filler import Filler
+from pe.data.population import Population
+from pe.data.schema import Schema
 from pe.errors import ConfigError
-from pe.population import Population
-from pe.schema import Schema
 
 
 class MaskedAPI:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pe.data.population import Population, concatenate
 from pe.errors import APIError, ConfigError
+from pe.evolution.select import apportion
 from pe.journal import Journal, Usage
-from pe.population import Population, concatenate
 from pe.protocols import API, Metered, Piecemeal
-from pe.select import apportion
 
 PARAMETERS = "packed"
 """The one parameter of a sample: the member's own, as an Arrow stream of one row, or null."""

@@ -10,18 +10,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_table
-from pe.coerce import coerce
+from pe.data.arrays import to_table
+from pe.data.coerce import coerce
+from pe.data.population import Population
+from pe.data.read import read
+from pe.data.schema import Schema
 from pe.embedders.pixels import PixelEmbedder
 from pe.embedders.sentence import SentenceEmbedder
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError
 from pe.kernels.nearest import nearest
 from pe.kernels.quantise import quantise
-from pe.population import Population
 from pe.protocols import Embedder
-from pe.read import read
-from pe.schema import Schema
 
 INDEX = "public_record"
 """The one parameter: which public record a sample is."""
@@ -39,11 +39,11 @@ class NearestAPI:
     lists q = 1000 ... 20 of about 6,000: degrees .8 ... .35). A parent that another API made moves to public records
     near its own embedding.
 
-    path      the public data: what ``pe.read`` reads.
-    format    as in ``pe.read``, and ``columns`` too.
+    path      the public data: what ``pe.data.read`` reads.
+    format    as in ``pe.data.read``, and ``columns`` too.
     embedder  what near means; by default the sentence embedder for a text, pixels for an image, else the tabular one.
 
-    Records are coerced to the schema by the rules of ``pe.coerce``; without the schema's label column in the data,
+    Records are coerced to the schema by the rules of ``pe.data.coerce``; without the schema's label column in the data,
     pass a schema without label. Raises SchemaError or PrivateDataError when the data cannot be read, ConfigError when a
     label has no public record.
     """

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pe.apis.corpus import Sentences, Topics, read_corpus
 from pe.apis.ngrams import END, Ints, NGrams
 from pe.apis.words import text_of
+from pe.data.population import Population
+from pe.data.schema import Schema
 from pe.errors import ConfigError, SchemaError
-from pe.population import Population
-from pe.schema import Schema
 
 MOVED = 0.75
 """Share of what changes that is due to moves of whole sentences: they bring texts nearer to a target faster."""
@@ -54,7 +54,7 @@ class NGramAPI:
     model. Spans follow either model. Degree 0 changes nothing, any other one span at least, unless none of a few joins.
     How many words a text has is a random walk that only selection directs.
 
-    corpus        paths: what ``pe.read`` reads, or .txt with a text per line. Public.
+    corpus        paths: what ``pe.data.read`` reads, or .txt with a text per line. Public.
     corpus_text   the column of texts, one for all or one for each path; by default the schema's.
     corpus_label  a column of labels, in all of them. A text whose value is a label of the schema, letter by letter, is
                   for that label alone, any other for all. By default, and without one, all are for all labels.

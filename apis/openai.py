@@ -19,10 +19,10 @@ from pe.apis.answers import finished
 from pe.apis.endpoint import AGAIN, HOPELESS, OFFICIAL, Answer, Endpoint, Refusal, check_public, key_from
 from pe.apis.facts import Facts
 from pe.apis.prompts import Prompt, Prompts
+from pe.data.population import Population
+from pe.data.schema import Schema
 from pe.errors import APIError, CapReachedError, ConfigError, PEError
 from pe.journal import ANSWERED, Journal, Usage, usage
-from pe.population import Population
-from pe.schema import Schema
 
 Result = TypeVar("Result")
 

@@ -16,10 +16,10 @@ import numpy as np
 from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pe.coerce import coerce
+from pe.data.coerce import coerce
+from pe.data.read import read
+from pe.data.schema import Schema, Text
 from pe.errors import ConfigError, SchemaError
-from pe.read import read
-from pe.schema import Schema, Text
 
 SHIPPED = Path(__file__).parent / "templates"
 
@@ -71,7 +71,7 @@ class Prompts:
     variation     "paraphrase" or "blanks": what a variation is asked for.
     keywords      topics for random samples: a list, or one per label value.
     personas, styles  who writes a random sample, and how a paraphrase is told; by default the shipped lists.
-    demos         public examples: a list of texts, or what ``pe.read`` reads with the schema's text column, and its
+    demos         public examples: a list of texts, or what ``pe.data.read`` reads with the schema's text column; its
                   label column if it has one. Without them, blanks are shown on other synthetic parents.
     shots         how many examples a prompt shows: of the same label where there are any.
     words         length of a random sample: a number, or the lowest and highest of a uniform draw.

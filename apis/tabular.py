@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy, to_table
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Column, Image, Numeric, Schema, Text
 from pe.errors import SchemaError
-from pe.population import Population
-from pe.schema import Categorical, Column, Image, Numeric, Schema, Text
 
 MISSING = 0.1
 """Share of missing values among the numbers and ordinals that are drawn, where the schema declares them."""

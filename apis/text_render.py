@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_numpy, to_table
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Image, Numeric, Schema
 from pe.errors import APIError, ConfigError, SchemaError
-from pe.population import Population
-from pe.schema import Categorical, Image, Numeric, Schema
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "size": (0.7, 1.05),

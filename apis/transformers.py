@@ -18,10 +18,10 @@ from pe.apis.causal import Answer, CausalLM, Sampling
 from pe.apis.checkpoint import Checkpoint
 from pe.apis.facts import Facts
 from pe.apis.prompts import Prompt, Prompts
+from pe.data.population import Population
+from pe.data.schema import Schema
 from pe.errors import APIError, ConfigError
 from pe.journal import ANSWERED, Journal, Usage
-from pe.population import Population
-from pe.schema import Schema
 
 MOST_TOKENS = 448
 """Aug-PE's longest answers."""

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.schema import Schema
 from pe.errors import SchemaError
-from pe.schema import Schema
 
 
 class PixelEmbedder:

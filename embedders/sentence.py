@@ -32,10 +32,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.schema import Schema
+from pe.data.texts import text_alone
 from pe.errors import ConfigError
-from pe.schema import Schema
-from pe.texts import text_alone
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.schema import Categorical, Image, Numeric, Schema, Text
 from pe.errors import SchemaError
-from pe.schema import Categorical, Image, Numeric, Schema, Text
 
 WIDEST = 64
 """Values up to which a category is one-hot; above, each is a public pseudo-random vector of so many signs."""

@@ -1,4 +1,4 @@
-"""The whole of Private Evolution on one page: 2-D points, no ledger, no files. The durable loop is pe/evolution.py."""
+"""Private Evolution on one page: 2-D points, no ledger, no files. The durable loop: pe/evolution/loop.py."""
 
 import math
 from fractions import Fraction

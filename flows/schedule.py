@@ -36,11 +36,11 @@ from prefect.settings import get_current_settings
 from prefect.types.entrypoint import EntrypointType
 
 from pe.config import Config
+from pe.data.schema import Schema
 from pe.errors import ConfigError, PEError, RunLockedError, RunMismatchError
 from pe.flows.synthesize import Outcome, ended, evolve_session, open_session, outcome, withheld
 from pe.privacy.ledger import Ledger
 from pe.run import stored_config
-from pe.schema import Schema
 from pe.session import Blueprint, Session
 from pe.synthesis import blueprint_of
 

@@ -1,8 +1,8 @@
 """Votes counted by the task runner of the flow, whichever it was given: threads, processes, Dask, Ray.
 
 A task is given a folder's path and three small public values, and returns nothing but, if it failed, an error of this
-package by name and text. Counts stay in private files of that folder (``pe.scan``): Prefect neither sees nor keeps
-them.
+package by name and text. Counts stay in private files of that folder (``pe.private.scan``): Prefect neither sees nor
+keeps them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from pe.errors import PrivateDataError
-from pe.execution import TASKS_PER_WORKER, all_done, answer
+from pe.private.execution import TASKS_PER_WORKER, all_done, answer
 
 WORKERS = 4
 """For how many workers a vote is cut where the configuration does not say."""

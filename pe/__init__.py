@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from pe.buy import Bought as Bought
     from pe.buy import buy_schema as buy_schema
     from pe.config import Config as Config
+    from pe.data.population import Population as Population
+    from pe.data.schema import Categorical as Categorical
+    from pe.data.schema import Datetime as Datetime
+    from pe.data.schema import Image as Image
+    from pe.data.schema import Key as Key
+    from pe.data.schema import Numeric as Numeric
+    from pe.data.schema import Schema as Schema
+    from pe.data.schema import Text as Text
+    from pe.data.schema import boolean as boolean
     from pe.delivery import Synthetic as Synthetic
     from pe.delivery import load as load
     from pe.evaluation import Evaluation as Evaluation
     from pe.evaluation import evaluate as evaluate
-    from pe.evolution import Generation as Generation
-    from pe.evolution import evolve as evolve
-    from pe.plan import Plan as Plan
-    from pe.plan import Round as Round
-    from pe.population import Population as Population
+    from pe.evolution.loop import Generation as Generation
+    from pe.evolution.loop import evolve as evolve
+    from pe.evolution.plan import Plan as Plan
+    from pe.evolution.plan import Round as Round
     from pe.privacy.budget import Adjacency as Adjacency
     from pe.privacy.budget import Budget as Budget
     from pe.privacy.ledger import Ledger as Ledger
     from pe.privacy.release import Histogram as Histogram
-    from pe.private import PrivateDataset as PrivateDataset
+    from pe.private.dataset import PrivateDataset as PrivateDataset
     from pe.protocols import API as API
     from pe.protocols import Embedder as Embedder
-    from pe.schema import Categorical as Categorical
-    from pe.schema import Datetime as Datetime
-    from pe.schema import Image as Image
-    from pe.schema import Key as Key
-    from pe.schema import Numeric as Numeric
-    from pe.schema import Schema as Schema
-    from pe.schema import Text as Text
-    from pe.schema import boolean as boolean
     from pe.synthesis import synthesize as synthesize
 
 _HOMES = {
@@ -43,28 +43,28 @@ _HOMES = {
     "Adjacency": "pe.privacy.budget",
     "Bought": "pe.buy",
     "Budget": "pe.privacy.budget",
-    "Categorical": "pe.schema",
+    "Categorical": "pe.data.schema",
     "Config": "pe.config",
-    "Datetime": "pe.schema",
+    "Datetime": "pe.data.schema",
     "Embedder": "pe.protocols",
     "Evaluation": "pe.evaluation",
-    "Generation": "pe.evolution",
+    "Generation": "pe.evolution.loop",
     "Histogram": "pe.privacy.release",
-    "Image": "pe.schema",
-    "Key": "pe.schema",
+    "Image": "pe.data.schema",
+    "Key": "pe.data.schema",
     "Ledger": "pe.privacy.ledger",
-    "Numeric": "pe.schema",
-    "Plan": "pe.plan",
-    "Population": "pe.population",
-    "PrivateDataset": "pe.private",
-    "Round": "pe.plan",
-    "Schema": "pe.schema",
+    "Numeric": "pe.data.schema",
+    "Plan": "pe.evolution.plan",
+    "Population": "pe.data.population",
+    "PrivateDataset": "pe.private.dataset",
+    "Round": "pe.evolution.plan",
+    "Schema": "pe.data.schema",
     "Synthetic": "pe.delivery",
-    "Text": "pe.schema",
-    "boolean": "pe.schema",
+    "Text": "pe.data.schema",
+    "boolean": "pe.data.schema",
     "buy_schema": "pe.buy",
     "evaluate": "pe.evaluation",
-    "evolve": "pe.evolution",
+    "evolve": "pe.evolution.loop",
     "load": "pe.delivery",
     "synthesize": "pe.synthesis",
 }

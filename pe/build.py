@@ -13,18 +13,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pe.clusters import DaskExecutor, RayExecutor
 from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import ConfigError
-from pe.execution import Local, Processes, ShardExecutor, cores
-from pe.kernel import COUNT_SHARE, Kernel
-from pe.methods import default_method, distinct, kernel_settings, settings, start
-from pe.plan import Plan, Round, noise_scales
+from pe.evolution.kernel import COUNT_SHARE, Kernel
+from pe.evolution.methods import default_method, distinct, kernel_settings, settings, start
+from pe.evolution.plan import Plan, Round, noise_scales
+from pe.evolution.start import Start, records_needed, resolution
 from pe.privacy.budget import Unit
 from pe.privacy.contribution import Contribution
+from pe.private.clusters import DaskExecutor, RayExecutor
+from pe.private.execution import Local, Processes, ShardExecutor, cores
 from pe.protocols import API, Embedder
-from pe.schema import Categorical, Numeric, Schema
-from pe.start import Start, records_needed, resolution
 
 APIS = {
     "tabular": "pe.apis.tabular:TabularAPI",
@@ -159,7 +159,7 @@ def build_plan(config: Config, schema: Schema) -> Plan:
 
 
 def _rounds(config: Config, method: str, rows: int, labels: int) -> tuple[int, list[dict[str, Any]]]:
-    """Size of the first population, and each round's settings as in ``pe.methods``, the user's in their place.
+    """Size of the first population, and each round's settings as ``pe.evolution.methods`` has them, or the user's.
 
     ``budget_weight`` and ``nearest`` are set in each, for ``_add_noise``.
     """

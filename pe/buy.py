@@ -22,18 +22,18 @@ import pyarrow as pa
 import tomli_w
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
-from pe.columns import Categorical, Datetime, Numeric, column_from
+from pe.data.arrays import to_numpy
+from pe.data.columns import Categorical, Datetime, Numeric, column_from
+from pe.data.schema import Purchase, Schema, parsed, refused
 from pe.errors import SchemaError
-from pe.measure import measure
+from pe.evolution.plan import noise_scales
 from pe.orders import ordered
-from pe.plan import noise_scales
 from pe.privacy.budget import Adjacency, Budget, Unit
 from pe.privacy.contribution import Contribution
 from pe.privacy.ledger import Ledger, granted
 from pe.privacy.mechanism import DiscreteGaussian
-from pe.private import PrivateDataset
-from pe.schema import Purchase, Schema, parsed, refused
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import measure
 
 SURE = 4.5
 """Noise standard deviations above which a count is taken for records: noise alone passes one time in 300,000."""
@@ -247,7 +247,7 @@ def _lines(name: str, path: Path) -> list[str]:
 
 
 class _Cells:
-    """Histograms of the bought columns, as ``pe.measure.Features``."""
+    """Histograms of the bought columns, as ``pe.private.measure.Features``."""
 
     signed = False
 

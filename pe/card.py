@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from pe.data.schema import Schema
+from pe.evolution.plan import Plan
 from pe.journal import Usage
-from pe.plan import Plan
 from pe.privacy.budget import Adjacency, Budget
 from pe.privacy.simulation import STAMP
-from pe.schema import Schema
 
 _NEIGHBOURS = {
     "add-remove": "with or without any one {unit}: the number of {unit}s is itself protected",

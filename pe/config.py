@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pe.data.parts import is_address
 from pe.errors import ConfigError
-from pe.parts import is_address
 from pe.privacy.accountant import accountant_from
 from pe.privacy.budget import Adjacency, Budget, Unit
 
@@ -129,7 +129,7 @@ class Geometric(_Section):
 
 
 class KernelConfig(_Section):
-    """A noisy kernel mean by which every iteration selects, see ``pe.kernel.Kernel``.
+    """A noisy kernel mean by which every iteration selects, see ``pe.evolution.kernel.Kernel``.
 
     share  of the budget that is left for the iterations, the rest is for votes; by default all of it with method
            "kernel-votes", whose iterations then need no votes, and half of it with the others.

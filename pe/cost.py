@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_table
+from pe.data.arrays import to_table
+from pe.data.schema import Categorical, Image, Numeric, Schema
+from pe.evolution.plan import Plan
 from pe.kernels.nearest import COLD_START, DEVICE_START, Route, Search
 from pe.kernels.quantise import integer_type, quantise
-from pe.measure import FourierMean
-from pe.plan import Plan
+from pe.private.measure import FourierMean
+from pe.private.vote import embed_candidates
 from pe.protocols import Embedder
-from pe.schema import Categorical, Image, Numeric, Schema
-from pe.vote import embed_candidates
 
 Found = TypeVar("Found")
 

@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.pictures import contact_sheet
+from pe.data.population import Population
+from pe.data.schema import Image, Numeric, Schema
 from pe.errors import RunError
+from pe.evolution.select import apportion
 from pe.export import Files, check_formats, export, records
 from pe.files import refusals, write_atomically
 from pe.journal import Usage, usage_of
-from pe.pictures import contact_sheet
-from pe.population import Population
 from pe.privacy.certificate import read_certificate
 from pe.privacy.simulation import STAMP
-from pe.schema import Image, Numeric, Schema
-from pe.select import apportion
 
 SIMULATED_CERTIFICATE = f"{STAMP}-certificate.json"
 

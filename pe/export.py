@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from pe.arrays import to_arrow, to_numpy
+from pe.data.arrays import to_arrow, to_numpy
+from pe.data.pictures import png
+from pe.data.population import Population
+from pe.data.schema import Categorical, Column, Datetime, Image, Schema, Text
 from pe.errors import ConfigError
-from pe.pictures import png
-from pe.population import Population
-from pe.schema import Categorical, Column, Datetime, Image, Schema, Text
 
 Files = dict[str, bytes]
 

@@ -22,14 +22,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pe.errors import BudgetExceededError, RunLockedError, RunMismatchError
+from pe.evolution.start import Releaser
 from pe.files import refusals
 from pe.privacy.accountant import Cost, add, fits
 from pe.privacy.budget import Budget
 from pe.privacy.ledger import Account, Ledger, charges, granted, spent
 from pe.privacy.release import Histogram
-from pe.private import PrivateDataset
+from pe.private.dataset import PrivateDataset
 from pe.run import read_histogram, remembering, write_histogram
-from pe.start import Releaser
 
 
 @dataclass

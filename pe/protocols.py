@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pe.data.population import Population
 from pe.journal import Journal, Usage
-from pe.population import Population
 
 
 @runtime_checkable

@@ -32,15 +32,15 @@ import pyarrow.parquet
 import tomli_w
 from filelock import BaseFileLock, FileLock, Timeout
 
+from pe.data.population import Population
+from pe.data.schema import Schema
 from pe.errors import RunError, RunLockedError, RunMismatchError
+from pe.evolution.start import Releaser
 from pe.files import refusals, write_atomically
 from pe.journal import NAME, Journal, Usage, usage_of
-from pe.population import Population
 from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
 from pe.protocols import Metered
-from pe.schema import Schema
-from pe.start import Releaser
 
 FORMAT = 2
 """Version of the directory's layout and of everything that decides how a stored iteration continues."""

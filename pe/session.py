@@ -14,27 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_executor, build_plan
-from pe.candidates import CandidateEmbedder
 from pe.card import declared_public, write_card
 from pe.config import Config
+from pe.data.parts import place_of
+from pe.data.schema import Schema
 from pe.delivery import Synthetic, certified, examples, public_files, release_folder, released, replace_folder
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
-from pe.evolution import Generation, aimed, converged, first, label_shares, step
-from pe.execution import ShardExecutor
+from pe.evolution.candidates import CandidateEmbedder
+from pe.evolution.kernel import Target, noted
+from pe.evolution.loop import Generation, aimed, converged, first, label_shares, step
+from pe.evolution.plan import Plan
 from pe.export import check_formats, default_formats
-from pe.kernel import Target, noted
-from pe.parts import place_of
-from pe.plan import Plan
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
 from pe.privacy.certificate import certify, simulated_certificate
 from pe.privacy.ledger import Account, Ledger, canonical, charges, granted, spent
 from pe.privacy.release import Histogram, Votes
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
-from pe.private import PrivateDataset
+from pe.private.dataset import PrivateDataset
+from pe.private.execution import ShardExecutor
 from pe.protocols import API, Embedder, Metered
 from pe.run import Run, decisive
-from pe.schema import Schema
 
 PATH_MAX = 4096
 

@@ -7,10 +7,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pe.config import Config
+from pe.data.parts import place_of
+from pe.data.schema import Categorical, Column, Schema, Text
 from pe.delivery import Synthetic
 from pe.errors import ConfigError, SchemaError
-from pe.parts import place_of
-from pe.schema import Categorical, Column, Schema, Text
 from pe.session import Blueprint, Session
 
 Progress = Callable[[Session], None]
@@ -52,7 +52,7 @@ def synthesize(
     """Synthesise a data set under an (epsilon, delta) budget, and return it with its certificate.
 
     data       a path (CSV, JSONL, Parquet, Arrow, npz, image folder), an Arrow table, a pandas DataFrame or a mapping
-               of arrays: see ``pe.read``.
+               of arrays: see ``pe.data.read``.
     schema     public knowledge about the columns: a Schema, or the path of a TOML file. Never inferred from the data.
     text       in place of a schema: the one column of free text, cut at ``pe.Text.max_length`` characters; with a
                ``label`` also the public list of its values, ``labels``.

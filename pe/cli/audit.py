@@ -14,7 +14,7 @@ from pe.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pe.audit import Finding
+    from pe.audit.attack import Finding
 
 
 def audit(
@@ -54,8 +54,8 @@ def audit(
     json
         Print one JSON object instead of a table.
     """
-    from pe.audit import LIMITS, THREAT_MODEL
-    from pe.audit import audit as findings_of
+    from pe.audit.attack import LIMITS, THREAT_MODEL
+    from pe.audit.attack import audit as findings_of
 
     findings = findings_of(
         variant or (),

@@ -193,8 +193,8 @@ def schema(source: str, schema: Path, *, ledger: Path | None = None, json: bool 
     json
         Print one JSON object instead of a sentence.
     """
+    from pe.data.schema import Schema
     from pe.privacy.ledger import Ledger
-    from pe.schema import Schema
 
     fingerprint = Schema.read(schema).with_label(None).fingerprint()
     book = Ledger(ledger)

@@ -200,7 +200,7 @@ def init(
         if bought.schema.text is not None:
             api, method, formats = TEXT_API, "text-pe", "jsonl"
     elif from_public is not None:
-        from pe.draft import draft
+        from pe.data.draft import draft
 
         drafted, notes = draft(from_public, label, text, labels)
         remarks += notes

@@ -43,7 +43,7 @@ def plan(config: Path, *, records: int | None = None, measure: bool = False, jso
         Print one JSON object instead of a table.
     """
     from pe.config import Config
-    from pe.start import records_needed
+    from pe.evolution.start import records_needed
     from pe.synthesis import blueprint_of
 
     blueprint = blueprint_of(Config.read(config))

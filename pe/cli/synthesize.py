@@ -79,9 +79,9 @@ def resume(run: Path, *, ledger: Path | None = None, json: bool = False) -> None
         Print one JSON object instead of tables.
     """
     from pe.config import Config
+    from pe.data.schema import Schema
     from pe.errors import RunError
     from pe.run import stored_config
-    from pe.schema import Schema
     from pe.session import Blueprint
 
     settings = stored_config(run)
@@ -96,7 +96,7 @@ def resume(run: Path, *, ledger: Path | None = None, json: bool = False) -> None
 
 
 def _complete(blueprint: Blueprint, data: object, ledger: Path | None, create: bool, json: bool) -> None:
-    from pe.start import records_needed
+    from pe.evolution.start import records_needed
     from pe.synthesis import complete
 
     needed = records_needed(blueprint.budget, blueprint.plan.user_norm, blueprint.plan.at_least)

@@ -26,27 +26,27 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.arrays import to_table
-from pe.coerce import coerce
+from pe.data.arrays import to_table
+from pe.data.coerce import coerce
+from pe.data.read import read
+from pe.data.schema import Schema, Text
 from pe.delivery import Synthetic, load
 from pe.errors import CertificateError, ConfigError, RunError, SchemaError
 from pe.evaluation import learners
 from pe.evaluation.contributions import ModelScores
 from pe.evaluation.tables import Frame, generic, generic_field
+from pe.evolution.plan import noise_scales
 from pe.files import refusals, write_atomically
-from pe.measure import Marginals, measure
 from pe.orders import ordered
-from pe.plan import noise_scales
 from pe.privacy.accountant import Cost, add
 from pe.privacy.budget import Budget, Unit
 from pe.privacy.certificate import certify
 from pe.privacy.contribution import Contribution
 from pe.privacy.ledger import Ledger, granted
 from pe.privacy.mechanism import DiscreteGaussian
-from pe.private import PrivateDataset
-from pe.read import read
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import Marginals, measure
 from pe.run import stored_config
-from pe.schema import Schema, Text
 
 if TYPE_CHECKING:
     from pe.evaluation.text.charged import TextScores

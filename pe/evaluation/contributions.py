@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.schema import Schema
 from pe.errors import ConfigError
 from pe.evaluation import learners
 from pe.evaluation.tables import Field, Frame, generic
 from pe.privacy.contribution import Contribution
-from pe.schema import Schema
 
 STEPS = 256
 """Grid steps of a squared error at full reach."""
@@ -62,7 +62,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class ModelScores:
-    """The scores of all models as ``pe.measure.Features``: a public map of each record, whatever its batch.
+    """The scores of all models as ``pe.private.measure.Features``: a public map of each record, whatever its batch.
 
     Bins: right and wrong of each classifier; the squared error of each regressor; for each numeric target the squared
     deviation, and the deviation's two parts.

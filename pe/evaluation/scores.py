@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from pe.data.schema import Schema
 from pe.errors import ConfigError
 from pe.evaluation import learners
 from pe.evaluation.association import association, difference
@@ -15,7 +16,6 @@ from pe.evaluation.closeness import Closeness, closeness
 from pe.evaluation.marginals import Bins, Cells, Coded, mean_distance, shares, subsets
 from pe.evaluation.result import Correlation, Distances, Evaluation, Marginal, Utility
 from pe.evaluation.tables import Field, Frame, Tables, align
-from pe.schema import Schema
 from pe.shield import shielded
 
 if TYPE_CHECKING:

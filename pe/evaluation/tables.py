@@ -1,6 +1,6 @@
 """The tables of an evaluation, brought to one form: numbers and category codes under shared names.
 
-With a schema, every table is read by its rules, as a run reads private records (``pe.coerce``): what is missing or
+With a schema, every table is read by its rules, as a run reads private records (``pe.data.coerce``): what is missing or
 outside the domain takes the value the schema says. Without one, a column is numeric if every value that is there, in
 every table, is a number; one that in some table holds sentences rather than names, and hardly anything twice, is
 free text; other columns are categories, and what is missing (empty, null, NaN, infinite) stays missing.
@@ -23,14 +23,14 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from pe import jsonl
-from pe.coerce import coerce
+from pe.data import jsonl
+from pe.data.coerce import coerce
+from pe.data.parts import FORMATS
+from pe.data.read import read
+from pe.data.schema import RESERVED, Categorical, Column, Datetime, Schema, Text
 from pe.delivery import Synthetic, load
 from pe.errors import ConfigError, PrivateDataError, SchemaError
-from pe.parts import FORMATS
-from pe.read import read
 from pe.run import stored_config
-from pe.schema import RESERVED, Categorical, Column, Datetime, Schema, Text
 from pe.shield import shielded
 
 MOST_CATEGORIES = 1000

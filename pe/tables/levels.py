@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pe.data.schema import Categorical, Column, Image, Numeric, Text
 from pe.errors import SchemaError
-from pe.schema import Categorical, Column, Image, Numeric, Text
 
 REFINED_FROM = 16
 """Grids with at least this many bins are refined at the ends of the domain."""
@@ -47,7 +47,7 @@ class Levels:
         return self.groups is None and self.column.missing
 
     def encode(self, values: NDArray[Any]) -> NDArray[np.int32]:
-        """Levels int32 (n,) of values as ``pe.arrays.to_numpy`` gives them; each depends on its own value alone."""
+        """Levels int32 (n,) of values as ``pe.data.arrays.to_numpy`` gives them; each from its own value alone."""
         if self.groups is not None:
             codes: NDArray[np.int32] = self.groups[values]
             return codes

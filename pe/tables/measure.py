@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
 from pe.tables.levels import Levels
 
 
@@ -73,7 +73,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class Counts:
-    """The queries as ``pe.measure.Features``: what every record adds to the answers, ``grid`` steps per count."""
+    """The queries as ``pe.private.measure.Features``: what a record adds to the answers, ``grid`` steps per count."""
 
     tables: Tables
     levels: tuple[Levels, ...]
@@ -97,7 +97,7 @@ class Counts:
         return cells, np.broadcast_to(weights, cells.shape)
 
     def cells(self, arrays: Mapping[str, NDArray[Any]], labels: NDArray[Any]) -> NDArray[np.int64]:
-        """Bins int64 (n, tables), one in each table, for columns as ``pe.arrays.to_numpy`` gives them.
+        """Bins int64 (n, tables), one in each table, for columns as ``pe.data.arrays.to_numpy`` gives them.
 
         ``labels`` are whole numbers (n,) in [0, labels); ignored when there is one.
         """

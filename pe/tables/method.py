@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pe.arrays import to_table
-from pe.measure import Records
-from pe.population import Population
-from pe.schema import Schema
-from pe.select import apportion, shares_from
-from pe.start import LABELS, Ask
+from pe.data.arrays import to_table
+from pe.data.population import Population
+from pe.data.schema import Schema
+from pe.evolution.select import apportion, shares_from
+from pe.evolution.start import LABELS, Ask
+from pe.private.measure import Records
 from pe.tables.fit import fit
 from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way

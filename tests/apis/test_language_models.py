@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import pe
-from pe.population import Population
+from pe.data.population import Population
 
 SERVE = """
 import sys

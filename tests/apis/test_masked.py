@@ -12,8 +12,8 @@ import pytest
 import pe
 from pe.apis.filler import Filler
 from pe.apis.masked import MaskedAPI
+from pe.data.population import Population
 from pe.errors import ConfigError, SchemaError
-from pe.population import Population
 
 SCHEMA = pe.Schema((pe.Text("text", 400),))
 

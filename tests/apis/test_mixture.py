@@ -8,11 +8,11 @@ import pytest
 
 import pe
 from pe.apis.mixture import MixtureAPI
-from pe.arrays import to_numpy, to_table
 from pe.build import build_apis
 from pe.config import Config
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
 from pe.errors import APIError, ConfigError
-from pe.population import Population
 from pe.protocols import API, Adaptive
 
 SCHEMA = pe.Schema((pe.Numeric("x", 0, 1), pe.Categorical("kind", ("a", "b"))), label="kind")

@@ -6,10 +6,10 @@ import pytest
 
 from pe.apis.nearest import INDEX, NearestAPI
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema, Text
 from pe.errors import ConfigError
-from pe.population import Population
-from pe.schema import Categorical, Numeric, Schema, Text
 
 SCHEMA = Schema((Numeric("x", 0, 99, integer=True), Categorical("kind", ("a", "b"))), label="kind")
 PUBLIC = pa.table({"x": np.arange(100), "kind": ["a", "b"] * 50})

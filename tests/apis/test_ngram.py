@@ -21,8 +21,8 @@ from pe.apis.ngrams import END, NGrams
 from pe.apis.words import text_of, tokens
 from pe.build import build_apis
 from pe.config import Config
+from pe.data.population import Population
 from pe.errors import ConfigError, SchemaError
-from pe.population import Population
 
 SCHEMA = pe.Schema((pe.Text("text", 400), pe.Categorical("kind", ("food", "travel"))), label="kind")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import pe
 from pe.apis.facts import Facts
 from pe.apis.prompts import FIELDS, SHIPPED, Prompts, blanked
-from pe.arrays import misfits
+from pe.data.arrays import misfits
 from pe.errors import ConfigError, SchemaError
 
 SCHEMA = pe.Schema((pe.Text("text"), pe.Categorical("stars", ("1", "5"))), label="stars")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_numpy, violations
+from pe.data.arrays import to_numpy, violations
+from pe.data.schema import Categorical, Datetime, Image, Numeric, Schema, boolean
 from pe.errors import SchemaError
-from pe.schema import Categorical, Datetime, Image, Numeric, Schema, boolean
 
 SCHEMA = Schema(
     (

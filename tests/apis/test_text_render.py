@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pe.apis.text_render import RANGES, TextRenderAPI
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.population import Population
+from pe.data.schema import Categorical, Image, Numeric, Schema
 from pe.errors import APIError, ConfigError, SchemaError
-from pe.population import Population
-from pe.schema import Categorical, Image, Numeric, Schema
 
 DIGITS = tuple(str(digit) for digit in range(10))
 

@@ -16,9 +16,9 @@ from pe.apis.causal import Answer, CausalLM, Sampling
 from pe.apis.checkpoint import Checkpoint
 from pe.apis.prompts import Prompt
 from pe.apis.transformers import TransformersAPI
+from pe.data.population import Population
 from pe.errors import APIError, ConfigError, SchemaError
 from pe.journal import Journal, usage
-from pe.population import Population
 
 TEXT = pe.Text("text", 300)
 

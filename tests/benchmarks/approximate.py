@@ -31,10 +31,10 @@ import pyarrow.json
 import torch
 from numpy.typing import NDArray
 
+from pe.data.schema import Schema, Text
 from pe.embedders.sentence import SentenceEmbedder
 from pe.kernels.nearest import Search
 from pe.kernels.quantise import quantise
-from pe.schema import Schema, Text
 
 Ids = NDArray[np.int64]
 Rows = NDArray[np.int8]

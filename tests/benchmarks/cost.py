@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 import pe
-import pe.candidates
 import pe.cost
-import pe.embedding
-import pe.vote
+import pe.evolution.candidates
+import pe.private.embedding
+import pe.private.vote
 from pe.cost import estimate, pace_of, work_of
-from pe.measure import FourierMean
-from pe.poll import Poll
-from pe.schema import Text
+from pe.data.schema import Text
+from pe.private.measure import FourierMean
+from pe.private.poll import Poll
 
 CLAIM = {"epsilon": 4.0, "delta": 1e-6, "adjacency": "add-remove", "simulate": 0, "label_shares": "uniform"}
 
@@ -106,8 +106,8 @@ def case(name: str, scale: float, folder: Path) -> None:
         work = work_of(plan, n, len(schema.labels))
         found = estimate(work, pace_of(work, embedder, schema), embedder)
         foretold.update({"embedding": found.embedding, "voting": found.voting, "kernel": found.kernel})
-        clock.watch(pe.embedding, "embed_table", "embedding")
-        clock.watch(pe.candidates, "embed_candidates", "embedding")
+        clock.watch(pe.private.embedding, "embed_table", "embedding")
+        clock.watch(pe.evolution.candidates, "embed_candidates", "embedding")
         clock.watch(Poll, "counts", "voting")
         clock.watch(FourierMean, "dense", "kernel")
 

@@ -32,8 +32,8 @@ import torch
 from numpy.typing import NDArray
 
 import pe
-from pe.candidates import CandidateEmbedder
 from pe.embedders.sentence import SentenceEmbedder
+from pe.evolution.candidates import CandidateEmbedder
 from pe.kernels.nearest import nearest
 from pe.kernels.quantise import quantise
 

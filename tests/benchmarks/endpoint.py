@@ -28,7 +28,7 @@ import pyarrow as pa
 
 import pe
 from pe.apis.openai import OpenAIAPI
-from pe.candidates import CandidateEmbedder
+from pe.evolution.candidates import CandidateEmbedder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from stub_server import Stub, sensible

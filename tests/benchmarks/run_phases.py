@@ -25,13 +25,13 @@ import pyarrow as pa
 import pyarrow.csv
 
 import pe
-import pe.candidates
 import pe.delivery
-import pe.evolution
+import pe.evolution.candidates
+import pe.evolution.loop
+import pe.private.vote
 import pe.run
 import pe.session
-import pe.vote
-from pe.draft import draft
+from pe.data.draft import draft
 from pe.privacy.ledger import Ledger
 from pe.privacy.mechanism import DiscreteGaussian
 
@@ -41,11 +41,11 @@ NEAREST = 1
 PHASES: dict[str, list[tuple[Any, str]]] = {
     "read private data": [(pe.PrivateDataset, "read")],
     "ledger": [(Ledger, "chain"), (pe.privacy.ledger.Account, "reserve"), (Ledger, "bind"), (Ledger, "create")],
-    "embed": [(pe.vote, "_embed_private"), (pe.candidates.CandidateEmbedder, "vectors")],
-    "nearest": [(pe.vote, "nearest_candidates")],
+    "embed": [(pe.private.vote, "_embed_private"), (pe.evolution.candidates.CandidateEmbedder, "vectors")],
+    "nearest": [(pe.private.vote, "nearest_candidates")],
     "noise": [(DiscreteGaussian, "add_noise")],
-    "select": [(pe.evolution, "select")],
-    "propose": [(pe.evolution, "fresh"), (pe.evolution, "offspring")],
+    "select": [(pe.evolution.loop, "select")],
+    "propose": [(pe.evolution.loop, "fresh"), (pe.evolution.loop, "offspring")],
     "store": [(pe.run.Run, "store_histogram"), (pe.run.Run, "store_population"), (pe.run.Run, "store_released")],
     "release folder": [(pe.session, "public_files"), (pe.session, "replace_folder")],
 }

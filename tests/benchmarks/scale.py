@@ -32,12 +32,12 @@ from typing import Any
 
 import numpy as np
 
-import pe.execution
-from pe.cache import Cache, save
-from pe.execution import Local, Processes
-from pe.poll import Poll
-from pe.scan import counted
-from pe.shards import Shard
+import pe.private.execution
+from pe.private.cache import Cache, save
+from pe.private.execution import Local, Processes
+from pe.private.poll import Poll
+from pe.private.scan import counted
+from pe.private.shards import Shard
 
 BLOCK = 2**16
 
@@ -102,7 +102,7 @@ def children(process: int) -> list[int]:
 def vote(root: Path, rows: int, dim: int, m: int, workers: int) -> dict[str, Any]:
     """One vote by so many workers (0: in this process); called in a process of its own."""
     os.environ["PE_CACHE"] = str(root)
-    pe.execution.cores = lambda: workers  # so that each worker has one thread
+    pe.private.execution.cores = lambda: workers  # so that each worker has one thread
     executor = Processes(workers) if workers else Local()
     shards, asked = stored(root, rows, dim), poll(m, dim)
     counted(asked, shards[: 2 * max(workers, 1)], executor)  # starts workers, imports, compiles

@@ -34,13 +34,13 @@ from tabular import synthesize
 
 import pe
 from pe.apis.ngram import NGramAPI
+from pe.data.population import concatenate
 from pe.embedders.sentence import SentenceEmbedder
 from pe.evaluation.text.corpus import Corpus
 from pe.evaluation.text.embed import Embeddings
 from pe.evaluation.text.measure import measure
-from pe.methods import settings
-from pe.population import concatenate
-from pe.select import apportion
+from pe.evolution.methods import settings
+from pe.evolution.select import apportion
 
 PRIVATE = 4000
 VOTED = ("text-pe", "aug-pe")

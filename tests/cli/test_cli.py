@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pe.cli import main
+from pe.data.schema import Schema
 from pe.privacy import standalone
-from pe.schema import Schema
 
 CANARY = "ZEBRA-4711"
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import pe
 from pe.buy import OTHER, SURE, _Cells, _edges, _outermost, _Request
+from pe.data.schema import Categorical, Datetime, Numeric, Schema
 from pe.errors import BudgetExceededError, ConfigError, PEError, SchemaError
-from pe.measure import measure
 from pe.privacy import Adjacency, Budget, Ledger
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Datetime, Numeric, Schema
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import measure
 
 WANTED: dict[str, Any] = {
     "label": "town",

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy, to_table
-from pe.candidates import CandidateEmbedder, contents
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import EmbedderError
-from pe.evolution import evolve
-from pe.plan import Plan, Round
-from pe.population import Population
+from pe.evolution.candidates import CandidateEmbedder, contents
+from pe.evolution.loop import evolve
+from pe.evolution.plan import Plan, Round
 from pe.privacy import Adjacency, Budget, Histogram, Votes
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Numeric, Schema
-from pe.vote import embed_candidates
+from pe.private.dataset import PrivateDataset
+from pe.private.vote import embed_candidates
 
 X = Numeric("x", 0, 999, integer=True)
 SCHEMA = Schema((X, Categorical("label", ("a",))), "label")

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pe.apis.tabular import TabularAPI
-from pe.arrays import misfits, to_numpy, to_table, violations
-from pe.constraints import Constraint, Determines, Order, Sum, repair
+from pe.data.arrays import misfits, to_numpy, to_table, violations
+from pe.data.constraints import Constraint, Determines, Order, Sum, repair
+from pe.data.schema import Categorical, Column, Datetime, Numeric, Schema
 from pe.errors import SchemaError
-from pe.evolution import fresh, offspring
+from pe.evolution.loop import fresh, offspring
 from pe.privacy import Adjacency
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Column, Datetime, Numeric, Schema
+from pe.private.dataset import PrivateDataset
 
 COLUMNS: tuple[Column, ...] = (
     Numeric("a", 0, 10, integer=True),

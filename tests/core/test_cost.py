@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 import pe
 import pe.cost
-import pe.poll
-from pe.arrays import misfits
+import pe.private.poll
 from pe.build import build_plan
-from pe.columns import Column
 from pe.config import Config
 from pe.cost import Estimate, Pace, estimate, made_up, pace_of, work_of
+from pe.data.arrays import misfits
+from pe.data.columns import Column
+from pe.data.schema import Schema, Text
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import EmbedderError
-from pe.kernel import Kernel
+from pe.evolution.kernel import Kernel
+from pe.evolution.plan import Plan, Round
 from pe.kernels.nearest import routes
-from pe.plan import Plan, Round
 from pe.privacy import Contribution
-from pe.schema import Schema, Text
 
 SCHEMA = pe.Schema((pe.Numeric("x", 0, 1), pe.Categorical("kind", ("a", "b"))), label="kind")
 PLAN = Plan(
@@ -83,14 +83,14 @@ def test_the_counts_are_those_of_a_run(tmp_path: Any, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "counting", module)
     monkeypatch.setattr(Counting, "seen", [])
     compared = []
-    search = pe.poll.Search.__call__
+    search = pe.private.poll.Search.__call__
 
     def counted(self: Any, queries: Any, groups: Any = None, *more: Any) -> Any:
         sizes = np.bincount(self.groups, minlength=2)
         compared.append(int(sizes[groups[groups >= 0]].sum()))
         return search(self, queries, groups, *more)
 
-    monkeypatch.setattr(pe.poll.Search, "__call__", counted)
+    monkeypatch.setattr(pe.private.poll.Search, "__call__", counted)
     data = {"x": np.linspace(0, 1, 400), "kind": np.array(["a", "b"] * 200)}
     asked: dict[str, Any] = {"method": "tab-pe", "rows": 30, "iterations": 3, "label_shares": "uniform"}
     plans: list[Plan] = []

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pe.arrays import to_table
-from pe.coerce import coerce
-from pe.draft import draft
+from pe.data.arrays import to_table
+from pe.data.coerce import coerce
+from pe.data.draft import draft
+from pe.data.read import read
+from pe.data.schema import Categorical, Datetime, Numeric, Schema, Text, boolean
 from pe.errors import SchemaError
-from pe.read import read
-from pe.schema import Categorical, Datetime, Numeric, Schema, Text, boolean
 
 RNG = np.random.default_rng(0)
 N = 60

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import pe.blocks
-import pe.measure
-from pe.arrays import to_numpy, to_table
-from pe.embeddings import Embeddings, embeddings
+import pe.private.blocks
+import pe.private.measure
+from pe.data.arrays import to_numpy, to_table
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import PrivateDataError
-from pe.measure import FourierMean, measure
 from pe.privacy import Adjacency
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Numeric, Schema
+from pe.private.dataset import PrivateDataset
+from pe.private.embeddings import Embeddings, embeddings
+from pe.private.measure import FourierMean, measure
 
 X = Numeric("x", -99, 99, integer=True)
 SCHEMA = Schema((X, Categorical("label", ("a", "b", "c"))), "label")
@@ -96,8 +96,8 @@ def test_a_kernel_mean_over_shards_is_that_of_memory(
 ) -> None:
     """However records are spread over shards, users over both, and shards over pieces of work."""
     expected = mean(data(given_), norm, costly=False, limit=limit)
-    cut.setattr(pe.blocks, "BLOCK", block)
-    cut.setattr(pe.measure, "DENSE_ENTRIES", entries)
+    cut.setattr(pe.private.blocks, "BLOCK", block)
+    cut.setattr(pe.private.measure, "DENSE_ENTRIES", entries)
     try:
         assert mean(data(given_), norm, costly=True, limit=limit) == expected
         order = np.random.default_rng(len(given_)).permutation(len(given_))
@@ -112,7 +112,7 @@ def test_a_kernel_mean_over_shards_is_that_of_memory(
 def test_a_user_whose_records_lie_in_many_shards_moves_it_by_no_more_than_the_norm(
     cut: pytest.MonkeyPatch, given_: list[Record], norm: float | None, block: int, user: int
 ) -> None:
-    cut.setattr(pe.blocks, "BLOCK", block)
+    cut.setattr(pe.private.blocks, "BLOCK", block)
     try:
         rest = [each for each in given_ if each[2] != user]
         pairs = zip(mean(data(given_), norm, costly=True), mean(data(rest), norm, costly=True), strict=True)
@@ -149,7 +149,7 @@ def test_users_are_asked_for_where_they_are_needed_and_embeddings_show_nothing(c
 
 
 def test_equal_users_have_equal_numbers_whatever_shards_they_are_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pe.blocks, "BLOCK", 3)
+    monkeypatch.setattr(pe.private.blocks, "BLOCK", 3)
     owners = [5, 2**40, 5, 7, 7, 2**40, 5, 1]
     private = data([(1, 0, owner) for owner in owners])
     found = embeddings(private, Points(costly=True), users=True).users

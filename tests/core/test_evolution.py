@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy, to_table
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import APIError, BudgetExceededError, ConfigError, EmbedderError
-from pe.evolution import Generation, evolve
-from pe.plan import Plan, Round
-from pe.population import Population
+from pe.evolution.loop import Generation, evolve
+from pe.evolution.plan import Plan, Round
+from pe.evolution.start import Releaser
 from pe.privacy import Account, Adjacency, Budget, Contribution, DiscreteGaussian, Histogram, Votes, release
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Numeric, Schema
-from pe.start import Releaser
+from pe.private.dataset import PrivateDataset
 
 X = Numeric("x", 0, 99, integer=True)
 SCHEMA = Schema((X, Categorical("label", ("a", "b", "c"))), "label")

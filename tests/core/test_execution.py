@@ -19,20 +19,20 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-import pe.blocks
 import pe.build
-import pe.execution
-import pe.scan
-from pe.arrays import to_numpy, to_table
-from pe.clusters import DaskExecutor, RayExecutor
+import pe.private.blocks
+import pe.private.execution
+import pe.private.scan
 from pe.config import Config
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import ConfigError, PrivateDataError
-from pe.execution import Local, Processes, ShardExecutor
-from pe.population import Population
 from pe.privacy import Adjacency, Contribution
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Numeric, Schema
-from pe.vote import cast_votes, embed_candidates
+from pe.private.clusters import DaskExecutor, RayExecutor
+from pe.private.dataset import PrivateDataset
+from pe.private.execution import Local, Processes, ShardExecutor
+from pe.private.vote import cast_votes, embed_candidates
 
 X = Numeric("x", 0, 999, integer=True)
 SCHEMA = Schema((X, Categorical("label", ("a", "b"))), "label")
@@ -66,7 +66,7 @@ EXPECTED = [votes(private(), rule) for rule in RULES]
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pe.blocks, "BLOCK", 40)
+    monkeypatch.setattr(pe.private.blocks, "BLOCK", 40)
 
 
 @pytest.fixture
@@ -142,9 +142,9 @@ def test_an_error_in_a_worker_comes_back_as_it_is_and_quotes_nothing(
 
 
 def test_a_worker_without_a_package_says_which() -> None:
-    root = str(Path(pe.execution.__file__).parent.parent)
+    root = str(Path(pe.private.execution.__file__).parent.parent)
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "pe.worker"],
+        [sys.executable, "-S", "-m", "pe.private.worker"],
         input='["job", "shards", 0, 1]\n',
         capture_output=True,
         text=True,
@@ -182,8 +182,8 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
         seen.update({array.tobytes(), str(array.tolist()).encode()} if array.any() else {b"0" * 99})
         return array
 
-    load = pe.scan.load
-    monkeypatch.setattr(pe.scan, "load", loading)
+    load = pe.private.scan.load
+    monkeypatch.setattr(pe.private.scan, "load", loading)
     return seen
 
 
@@ -206,9 +206,9 @@ def hiding() -> Callable[[bool, str, int], None]:
         from pathlib import Path
 
         if hidden:
-            sys.modules["pe.scan"] = None  # type: ignore[assignment]
+            sys.modules["pe.private.scan"] = None  # type: ignore[assignment]
         else:
-            sys.modules.pop("pe.scan", None)
+            sys.modules.pop("pe.private.scan", None)
         here = Path(place, "hidden" if hidden else "shown")
         here.mkdir(exist_ok=True)
         (here / str(os.getpid())).touch()

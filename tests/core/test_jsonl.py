@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe import jsonl
+from pe.data import jsonl
+from pe.data.schema import Categorical, Image, Numeric, Schema, boolean
 from pe.errors import PrivateDataError, SchemaError
 from pe.privacy import Adjacency
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Image, Numeric, Schema, boolean
+from pe.private.dataset import PrivateDataset
 
 X, N = Numeric("x", -10, 10, default=1.5), Numeric("n", 0, 100, integer=True)
 C = Categorical("c", ("a", "1", "élan", '{"k":[1,null]}'), default="1")

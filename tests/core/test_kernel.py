@@ -12,21 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pe import kernel as module
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_numpy, to_table
-from pe.candidates import CandidateEmbedder
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError, RunMismatchError
-from pe.evolution import Generation, evolve
-from pe.kernel import Kernel, Notes, Target, aim, herd, noted, pooled, settled
-from pe.measure import FourierMean
-from pe.plan import Plan, Round
-from pe.population import Population
+from pe.evolution import kernel as module
+from pe.evolution.candidates import CandidateEmbedder
+from pe.evolution.kernel import Kernel, Notes, Target, aim, herd, noted, pooled, settled
+from pe.evolution.loop import Generation, evolve
+from pe.evolution.plan import Plan, Round
+from pe.evolution.start import Releaser
 from pe.privacy import Account, Adjacency, Budget, Histogram, Unit, Votes, release
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Numeric, Schema
-from pe.start import Releaser
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import FourierMean
 
 X = Numeric("x", 0, 1)
 SCHEMA = Schema((X, Numeric("y", 0, 1), Categorical("town", ("a", "b", "c")), Categorical("sex", ("f", "m"))), "sex")

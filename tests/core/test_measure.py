@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pe import measure as module
-from pe.arrays import to_table
+from pe.data.arrays import to_table
+from pe.data.schema import Categorical, Image, Numeric, Schema
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError
-from pe.measure import Features, FourierMean, Marginals, Records, measure
 from pe.privacy import Account, Adjacency, release
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Image, Numeric, Schema
+from pe.private import measure as module
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import Features, FourierMean, Marginals, Records, measure
 
 SCHEMA = Schema(
     (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pe.errors import ConfigError
-from pe.plan import Plan, Round, noise_scales
+from pe.evolution.plan import Plan, Round, noise_scales
 from pe.privacy import Adjacency, Budget, Contribution, DiscreteGaussian, FixedPlans
 from pe.privacy.accountant import accountant_from
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe.arrays import to_numpy, to_table
-from pe.population import Population, concatenate
-from pe.schema import Categorical, Image, Numeric, Schema
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population, concatenate
+from pe.data.schema import Categorical, Image, Numeric, Schema
 
 SCHEMA = Schema(
     (Numeric("x", 0, 1), Categorical("c", ("a", "b")), Image("i", 2, 1), Categorical("y", ("no", "yes"))), "y"

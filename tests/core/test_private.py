@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pe.arrays import to_table
+from pe.data.arrays import to_table
+from pe.data.schema import Categorical, Image, Numeric, Schema
 from pe.privacy import Adjacency
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Image, Numeric, Schema
+from pe.private.dataset import PrivateDataset
 
 SCHEMA = Schema((Numeric("x", 0, 9999), Image("i", 1, 2), Categorical("y", ("no", "yes"))), "y")
 

@@ -1,6 +1,6 @@
 """Reading: one rule per value, the same for every format, and none that a single record can break.
 
-Rules are stated in ``pe.read`` and ``pe.coerce``; ``number`` and ``category`` below restate them in plain Python.
+Rules are stated in ``pe.data.read`` and ``pe.data.coerce``; ``number`` and ``category`` restate them in plain Python.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pictures
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.schema import Categorical, Image, Numeric, Schema
 from pe.errors import PrivateDataError, SchemaError
 from pe.privacy import Adjacency
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Image, Numeric, Schema
+from pe.private.dataset import PrivateDataset
 
 X, N = Numeric("x", -10, 10, default=1.5), Numeric("n", 0, 100, integer=True)
 C = Categorical("c", ("a", "1", "élan", "two words"), default="1")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pe.arrays import to_numpy, to_table, violations
+from pe.data.arrays import to_numpy, to_table, violations
+from pe.data.schema import Categorical, Column, Datetime, Image, Key, Numeric, Schema, boolean
 from pe.errors import SchemaError
-from pe.schema import Categorical, Column, Datetime, Image, Key, Numeric, Schema, boolean
 
 words = st.text(min_size=1, max_size=8).map(str.strip).filter(bool)
 whole = st.integers(-(2**53), 2**53)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pe.errors import ConfigError
-from pe.select import apportion, distinct, select, shares_from
+from pe.evolution.select import apportion, distinct, select, shares_from
 
 LABELS = np.array([0, 1, 0, 1, 0], np.int32)
 OWN = {0: [0, 2, 4], 1: [1, 3]}

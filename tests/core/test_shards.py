@@ -17,19 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import pe.blocks
-import pe.poll
-import pe.spill
-from pe import cache, scan
-from pe.arrays import to_numpy, to_table
-from pe.blocks import Block
+import pe.private.blocks
+import pe.private.poll
+import pe.private.spill
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import ConfigError, PrivateDataError, RunError
-from pe.population import Population
 from pe.privacy import Adjacency, Contribution
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Numeric, Schema
-from pe.shards import Shard, shards
-from pe.vote import cast_votes, embed_candidates
+from pe.private import cache, scan
+from pe.private.blocks import Block
+from pe.private.dataset import PrivateDataset
+from pe.private.shards import Shard, shards
+from pe.private.vote import cast_votes, embed_candidates
 
 X = Numeric("x", -99, 99, integer=True)
 SCHEMA = Schema((X, Categorical("label", ("a", "b", "c"))), "label")
@@ -83,9 +83,9 @@ def votes(
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pe.blocks, "BLOCK", 4)
-    monkeypatch.setattr(pe.poll, "CHUNK", 3)
-    monkeypatch.setattr(pe.spill, "ENTRIES", 5)
+    monkeypatch.setattr(pe.private.blocks, "BLOCK", 4)
+    monkeypatch.setattr(pe.private.poll, "CHUNK", 3)
+    monkeypatch.setattr(pe.private.spill, "ENTRIES", 5)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # these tests survive
 
 
@@ -267,7 +267,7 @@ def test_damage_done_during_a_vote_is_an_error_that_quotes_nothing(root: Path, m
         cut(root)
         return found
 
-    monkeypatch.setattr(pe.vote, "shards", damaged)
+    monkeypatch.setattr(pe.private.vote, "shards", damaged)
     with pytest.raises(PrivateDataError, match=r"^the private cache is damaged.*What was charged stays charged\.$"):
         votes(private, embedder, CANDIDATES)
     assert list((root / "votes").iterdir()) == []
@@ -278,12 +278,12 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(root: Path, monkeypatc
 
     def full(path: Path, array: Any) -> None:
         if len(vectors_of(root)) == 2 and array.ndim == 2 and array.shape[1] == 2 and array.dtype == np.int8:
-            with pe.cache.refusals(path):
+            with pe.private.cache.refusals(path):
                 raise OSError(28, "No space left on device")
         save(path, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pe.shards, "save", full)
+        patch.setattr(pe.private.shards, "save", full)
         with pytest.raises(RunError, match="No space left on device"):
             votes(data(RECORDS), embedder, CANDIDATES)
     again = Costly()
@@ -339,7 +339,7 @@ def test_two_runs_at_once_embed_once() -> None:
 def test_folders_that_dead_processes_left_are_removed(root: Path, python: Callable[..., Any]) -> None:
     votes(data(RECORDS), Costly(), CANDIDATES)
     done = python(
-        "import os, sys\nfrom pe.cache import Cache\n"
+        "import os, sys\nfrom pe.private.cache import Cache\n"
         "with Cache.open().temporary('votes') as place:\n (place / 'part').touch(); os._exit(9)"
     )
     assert done.returncode == 9

@@ -19,17 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pictures
 
-import pe.blocks
-import pe.formats
-import pe.private
-from pe.arrays import to_table
-from pe.blocks import Block, blocks
+import pe.data.formats
+import pe.private.blocks
+import pe.private.dataset
+from pe.data.arrays import to_table
+from pe.data.schema import Categorical, Image, Numeric, Schema, Text
 from pe.errors import PrivateDataError, SchemaError
-from pe.measure import Marginals, measure
 from pe.privacy import Adjacency, Contribution
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Image, Numeric, Schema, Text
-from pe.vote import count_labels
+from pe.private.blocks import Block, blocks
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import Marginals, measure
+from pe.private.vote import count_labels
 
 X, N = Numeric("x", -10, 10, missing=True), Numeric("n", 0, 100, integer=True)
 SCHEMA = Schema((X, N, Text("t"), Categorical("y", ("a", "b", "élan"))), "y")
@@ -39,10 +39,10 @@ ROWS = 53
 @pytest.fixture(params=["memory", "stream"])
 def streamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether data are large; blocks and batches are small either way."""
-    monkeypatch.setattr(pe.blocks, "BLOCK", 10)
-    monkeypatch.setattr(pe.formats, "ROWS", 7)
-    monkeypatch.setattr(pe.private, "CHUNK", 6)
-    monkeypatch.setattr(pe.private, "IN_MEMORY", 0 if request.param == "stream" else 2**30)
+    monkeypatch.setattr(pe.private.blocks, "BLOCK", 10)
+    monkeypatch.setattr(pe.data.formats, "ROWS", 7)
+    monkeypatch.setattr(pe.private.dataset, "CHUNK", 6)
+    monkeypatch.setattr(pe.private.dataset, "IN_MEMORY", 0 if request.param == "stream" else 2**30)
     return bool(request.param == "stream")
 
 
@@ -151,7 +151,7 @@ def test_users_are_known_again_in_other_parts(tmp_path: Path, streamed: bool) ->
 
 
 def test_pictures_are_read_in_batches(tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pe.imagefolder, "PICTURES", 4)
+    monkeypatch.setattr(pe.data.imagefolder, "PICTURES", 4)
     schema = Schema((Image("i", 2, 2), Categorical("y", ("a", "b"))), "y")
     for number in range(11):
         place = tmp_path / "ab"[number % 2] / f"{number:02d}.png"
@@ -196,8 +196,8 @@ def test_what_is_no_data_is_told_by_the_pattern_alone(
 
 
 def test_data_that_change_while_they_are_in_use_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pe.private, "IN_MEMORY", 0)
-    monkeypatch.setattr(pe.blocks, "BLOCK", 10)
+    monkeypatch.setattr(pe.private.dataset, "IN_MEMORY", 0)
+    monkeypatch.setattr(pe.private.blocks, "BLOCK", 10)
     path = tmp_path / "d.csv"
     pyarrow.csv.write_csv(table(), path)
     text = path.read_text()
@@ -226,15 +226,15 @@ def test_no_records_are_refused_where_their_number_is_public(tmp_path: Path, str
 @pytest.mark.parametrize("norm", [None, 1.5])
 def test_sums_are_those_of_data_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: float | None) -> None:
     """Of single records, and of users whose records lie in many blocks."""
-    monkeypatch.setattr(pe.blocks, "BLOCK", 10)
-    monkeypatch.setattr(pe.spill, "ENTRIES", 8)
+    monkeypatch.setattr(pe.private.blocks, "BLOCK", 10)
+    monkeypatch.setattr(pe.private.spill, "ENTRIES", 8)
     as_jsonl(tmp_path / "d", table())
     schema = Schema((N, SCHEMA.columns[3]), "y")
     features = Marginals(schema, (("n",), ("n", "y")), 4, grid=64)
     rule = Contribution.of(norm=norm)
     sums = []
     for limit in (2**30, 0):
-        monkeypatch.setattr(pe.private, "IN_MEMORY", limit)
+        monkeypatch.setattr(pe.private.dataset, "IN_MEMORY", limit)
         private = read(tmp_path / "d.jsonl", schema, user=norm and "who")
         votes = measure(private, features, adjacency=Adjacency.ADD_REMOVE, norm=norm)
         sums.append([votes._count().tolist(), count_labels(private, Adjacency.ADD_REMOVE, rule)._count().tolist()])
@@ -251,8 +251,8 @@ def test_where_blocks_end_depends_on_the_records_alone(texts: list[str], cuts: l
     records = to_table({"t": np.array(texts, object), "n": np.arange(len(texts))}, schema)
     one = Block(records, np.arange(len(texts), dtype=np.int32), None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pe.blocks, "BLOCK", most)
-        patch.setattr(pe.blocks, "BLOCK_BYTES", 100)
+        patch.setattr(pe.private.blocks, "BLOCK", most)
+        patch.setattr(pe.private.blocks, "BLOCK_BYTES", 100)
         expected = list(blocks(iter([one])))
         ends = sorted({0, *cuts, len(texts)})
         parts = [one.cut(start, stop) for start, stop in pairwise(ends)]

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pe
-from pe.arrays import to_numpy, to_table, violations
-from pe.coerce import coerce
+from pe.data.arrays import to_numpy, to_table, violations
+from pe.data.coerce import coerce
+from pe.data.population import Population
+from pe.data.read import read
 from pe.errors import SchemaError
 from pe.export import default_formats, export, records
-from pe.population import Population
-from pe.read import read
 
 SCHEMA = pe.Schema((pe.Text("text", 12), pe.Categorical("stars", ("1", "5"))), "stars")
 TEXTS = ["plain", 'quoted "words", and', "two\nlines", "", "ünï cödé 𝄞"]

@@ -6,9 +6,9 @@ import pytest
 
 from pe.build import build_embedder, build_plan
 from pe.config import Config
+from pe.data.schema import Categorical, Numeric, Schema, Text
 from pe.embedders.sentence import SentenceEmbedder
 from pe.errors import ConfigError, SchemaError
-from pe.schema import Categorical, Numeric, Schema, Text
 
 SCHEMA = Schema((Text("text", 12), Categorical("stars", ("1", "5"))), "stars")
 

@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_numpy
-from pe.coerce import coerce
+from pe.data.arrays import to_numpy
+from pe.data.coerce import coerce
+from pe.data.read import read
+from pe.data.schema import Categorical, Column, Datetime, Key, Numeric, Schema, boolean
+from pe.data.times import iso, seconds
 from pe.errors import SchemaError
 from pe.export import export, records
 from pe.privacy import Adjacency
-from pe.private import PrivateDataset
-from pe.read import read
-from pe.schema import Categorical, Column, Datetime, Key, Numeric, Schema, boolean
-from pe.times import iso, seconds
+from pe.private.dataset import PrivateDataset
 
 DAY = Datetime.of("c", "2000-01-01", "2030-12-31", date=True, missing=True)
 TIME = Datetime.of("c", "2000-01-01", "2030-12-31", missing=True)

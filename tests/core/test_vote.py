@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pe import embedding
-from pe.arrays import to_numpy, to_table
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import EmbedderError
-from pe.population import Population
 from pe.privacy import Adjacency, Contribution
-from pe.private import PrivateDataset
-from pe.schema import Categorical, Numeric, Schema
-from pe.vote import cast_votes, count_labels, embed_candidates
+from pe.private import embedding
+from pe.private.dataset import PrivateDataset
+from pe.private.vote import cast_votes, count_labels, embed_candidates
 
 X, Y = Numeric("x", -9, 9, integer=True), Numeric("y", -9, 9, integer=True)
 SCHEMA = Schema((X, Y, Categorical("label", ("a", "b", "c"))), "label")

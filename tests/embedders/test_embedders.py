@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from pe.apis.tabular import TabularAPI
 from pe.apis.text_render import TextRenderAPI
-from pe.arrays import to_table
+from pe.data.arrays import to_table
+from pe.data.schema import Categorical, Datetime, Image, Numeric, Schema, boolean
 from pe.embedders.pixels import PixelEmbedder
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import SchemaError
 from pe.kernels.floating import exact_type, largest_squared_norm
 from pe.kernels.quantise import quantise
-from pe.schema import Categorical, Datetime, Image, Numeric, Schema, boolean
 
 TABLE = Schema(
     (

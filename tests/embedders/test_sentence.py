@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
+from pe.data.schema import Categorical, Numeric, Schema, Text
 from pe.embedders.sentence import SentenceEmbedder
 from pe.errors import ConfigError, SchemaError
 from pe.kernels.floating import exact_type, largest_squared_norm
 from pe.kernels.quantise import quantise
-from pe.schema import Categorical, Numeric, Schema, Text
 
 TEXT = Text("text")
 SCHEMA = Schema((TEXT, Categorical("stars", ("1", "5"))), "stars")

@@ -14,21 +14,21 @@ import pyarrow.compute as pc
 import pytest
 
 import pe
-from pe.arrays import to_table
 from pe.cli import main
-from pe.coerce import coerce
+from pe.data.arrays import to_table
+from pe.data.coerce import coerce
+from pe.data.read import read
 from pe.errors import BudgetExceededError, ConfigError, RunError, RunMismatchError, SchemaError
 from pe.evaluation import evaluate_charged
 from pe.evaluation.charged import _Public
 from pe.evaluation.contributions import ModelScores, predicted_codes, predicted_numbers
 from pe.evaluation.tables import Frame
-from pe.measure import measure
 from pe.orders import Order
 from pe.privacy import Unit, standalone
 from pe.privacy.certificate import read_certificate, verify
 from pe.privacy.ledger import charges, spent
-from pe.private import PrivateDataset
-from pe.read import read
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import measure
 
 CANARY = "ZEBRA-4711"
 SCHEMA = pe.Schema(

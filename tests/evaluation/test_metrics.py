@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.evaluation import closeness as close
 from pe.evaluation.association import association, correlation_ratio, cramers_v, difference, pearson
 from pe.evaluation.learners import (
@@ -21,7 +22,6 @@ from pe.evaluation.learners import (
 from pe.evaluation.marginals import Cells, Coded, mean_distance, subsets, total_variation
 from pe.evaluation.scores import evaluate
 from pe.evaluation.tables import Field, Frame
-from pe.schema import Categorical, Numeric, Schema
 
 NAN = np.nan
 AGE, TOWN, SEX = Field("age", None, (0.0, 16.0)), Field("town", ("a", "b", "c")), Field("sex", ("f", "m"))

@@ -14,19 +14,19 @@ import pytest
 from numpy.typing import NDArray
 
 import pe
-from pe.arrays import to_table
 from pe.cli import main
-from pe.coerce import coerce
+from pe.data.arrays import to_table
+from pe.data.coerce import coerce
+from pe.data.read import read
 from pe.errors import ConfigError
 from pe.evaluation import evaluate_charged
 from pe.evaluation.charged import _Public
 from pe.evaluation.text import embed
 from pe.evaluation.text.charged import TextScores
 from pe.evaluation.text.corpus import words
-from pe.measure import measure
 from pe.privacy.ledger import charges, spent
-from pe.private import PrivateDataset
-from pe.read import read
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import measure
 
 CANARY = "zebra4711"
 SCHEMA = pe.Schema(

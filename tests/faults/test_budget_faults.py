@@ -16,7 +16,7 @@ import pytest
 
 import pe
 from pe.errors import CertificateError, ConfigError, LedgerError
-from pe.plan import noise_scales
+from pe.evolution.plan import noise_scales
 from pe.privacy import Budget, Contribution, DiscreteGaussian, SubsampledGaussian
 from pe.privacy.accountant import fits
 from pe.privacy.certificate import read_certificate, verify

@@ -6,10 +6,10 @@ import pyarrow.parquet
 import pytest
 
 from pe.config import Config
+from pe.data.schema import Schema
 from pe.privacy.accountant import fits
 from pe.privacy.ledger import granted, spent
 from pe.run import Run, stored_config
-from pe.schema import Schema
 
 
 def test_fault_01_a_crash_between_reservation_and_noise_stays_spent(people) -> None:

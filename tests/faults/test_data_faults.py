@@ -18,16 +18,16 @@ import pyarrow.parquet
 import pytest
 
 import pe
-import pe.embedding
-import pe.evolution
-import pe.vote
+import pe.evolution.loop
+import pe.private.embedding
+import pe.private.vote
 from pe.apis.tabular import TabularAPI
-from pe.arrays import to_numpy, to_table
+from pe.data.arrays import to_numpy, to_table
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import PEError
 from pe.privacy import discrete_gaussian
 from pe.privacy.mechanism import DiscreteGaussian
-from pe.private import PrivateDataset
+from pe.private.dataset import PrivateDataset
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = pe.Schema((pe.Numeric("x", 0, 10), pe.Numeric("y", 0, 10), pe.Categorical("kind", ("a", "b", "c"))), "kind")
@@ -183,7 +183,7 @@ def test_fault_17_no_class_of_the_private_data_can_stop_a_run(
 
 def test_fault_18_a_schema_is_declared_and_never_inferred() -> None:
     assert inspect.signature(pe.synthesize).parameters["schema"].default is inspect.Parameter.empty
-    drafting = {path.relative_to(ROOT).as_posix() for path, names in _imports() if "pe.draft" in names}
+    drafting = {path.relative_to(ROOT).as_posix() for path, names in _imports() if "pe.data.draft" in names}
     assert drafting == {"pe/cli/init.py"}  # which is told a sample that is declared public
 
 
@@ -204,7 +204,7 @@ def test_fault_18_categories_and_bounds_come_from_the_schema_and_label_shares_fr
 def test_fault_18_declared_shares_count_no_labels(
     synthesize: Any, monkeypatch: pytest.MonkeyPatch, shares: Any
 ) -> None:
-    monkeypatch.setattr(pe.evolution, "count_labels", lambda *_: pytest.fail("the labels were counted"))
+    monkeypatch.setattr(pe.evolution.loop, "count_labels", lambda *_: pytest.fail("the labels were counted"))
     one = synthesize(points(kinds="a"), label_shares=shares)
     other = synthesize(points(kinds="bc"), label_shares=shares)
     assert np.bincount(one.population.labels).tolist() == np.bincount(other.population.labels).tolist()
@@ -218,14 +218,14 @@ def test_fault_21_exact_votes_and_embeddings_are_in_no_file(
     synthesize: Any, exact: Any, contents: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[np.ndarray] = []
-    rows = pe.embedding.embed_rows
+    rows = pe.private.embedding.embed_rows
 
     def embed(table: pa.Table, embedder: Any) -> np.ndarray:
         vectors = rows(table, embedder)
         embedded.append(vectors)
         return vectors
 
-    monkeypatch.setattr(pe.embedding, "embed_rows", embed)
+    monkeypatch.setattr(pe.private.embedding, "embed_rows", embed)
     made = synthesize(points(500), formats=["csv", "jsonl", "parquet", "hf"])
     assert len(embedded) == 1
     integers = np.rint(embedded[0] * TabularEmbedder(SCHEMA).scale)

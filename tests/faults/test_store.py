@@ -18,18 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import pe.blocks
-import pe.spill
-from pe.arrays import to_numpy, to_table
-from pe.execution import Local, Processes
+import pe.private.blocks
+import pe.private.spill
+from pe.data.arrays import to_numpy, to_table
+from pe.data.population import Population
+from pe.data.schema import Categorical, Numeric, Schema
 from pe.kernels.count import bounded_sum
-from pe.population import Population
 from pe.privacy import Adjacency, Contribution
-from pe.private import PrivateDataset
+from pe.private.dataset import PrivateDataset
+from pe.private.execution import Local, Processes
+from pe.private.scan import perform
+from pe.private.vote import cast_votes, embed_candidates
 from pe.run import read_histogram
-from pe.scan import perform
-from pe.schema import Categorical, Numeric, Schema
-from pe.vote import cast_votes, embed_candidates
 
 SHARDS = 8
 """Of the private table, in blocks of 40 records."""
@@ -228,8 +228,8 @@ def test_no_sharding_changes_a_vote(
 ) -> None:
     """Users' records lie in any number of shards, ranges of users and tasks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pe.blocks, "BLOCK", block)
-        patch.setattr(pe.spill, "ENTRIES", entries)
+        patch.setattr(pe.private.blocks, "BLOCK", block)
+        patch.setattr(pe.private.spill, "ENTRIES", entries)
         patch.setattr(os, "fsync", lambda descriptor: None)
         private = dataset(given_)
         private.executor = Cut(tasks)
@@ -241,8 +241,8 @@ MANY = [(number * 37 % 80 - 40, number * 11 % 7 % 2, number * 29 % 97) for numbe
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pe.blocks, "BLOCK", 8)
-    monkeypatch.setattr(pe.spill, "ENTRIES", 300)
+    monkeypatch.setattr(pe.private.blocks, "BLOCK", 8)
+    monkeypatch.setattr(pe.private.spill, "ENTRIES", 300)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

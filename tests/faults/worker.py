@@ -56,19 +56,19 @@ from pathlib import Path
 from typing import Any
 
 import pe
-import pe.blocks
 import pe.cli
-import pe.embedding
-import pe.evolution
+import pe.evolution.loop
 import pe.orders
-import pe.poll
-import pe.private
+import pe.private.blocks
+import pe.private.dataset
+import pe.private.embedding
+import pe.private.poll
+import pe.private.scan
+import pe.private.shards
+import pe.private.spill
+import pe.private.vote
 import pe.run
-import pe.scan
 import pe.session
-import pe.shards
-import pe.spill
-import pe.vote
 from pe.apis.tabular import TabularAPI
 from pe.embedders.pixels import PixelEmbedder
 from pe.embedders.tabular import TabularEmbedder
@@ -204,9 +204,9 @@ def plant(point: str, wanted: int) -> None:
     around(TabularAPI, "vary", vary)
     around(Run, "store_population", store_population)
     around(pe.session, "replace_folder", replace_folder)
-    around(pe.embedding, "embed_rows", embed_private)
-    around(pe.vote, "embedded", read_private)
-    around(pe.poll, "count", count)
+    around(pe.private.embedding, "embed_rows", embed_private)
+    around(pe.private.vote, "embedded", read_private)
+    around(pe.private.poll, "count", count)
 
 
 def plant_in_shards(point: str, wanted: int) -> None:
@@ -240,23 +240,23 @@ def plant_in_shards(point: str, wanted: int) -> None:
         now["parts"] += path.parent.parent.name == "votes"
         return dying_after("part", original, "parts", path, array)
 
-    around(pe.shards._Store, "_embed", embed)
-    around(pe.shards, "save", save)
+    around(pe.private.shards._Store, "_embed", embed)
+    around(pe.private.shards, "save", save)
     around(os, "replace", rename)
     around(os, "rename", rename)
-    around(pe.scan, "leave", leave)
-    around(pe.spill, "leave", leave)
+    around(pe.private.scan, "leave", leave)
+    around(pe.private.spill, "leave", leave)
 
 
 def stream(rows: int) -> None:
-    pe.private.IN_MEMORY, pe.blocks.BLOCK, pe.spill.ENTRIES = 0, rows, 4 * rows
+    pe.private.dataset.IN_MEMORY, pe.private.blocks.BLOCK, pe.private.spill.ENTRIES = 0, rows, 4 * rows
 
     def embed(original: Any, *given: Any) -> Any:
         with Path("embedded.txt").open("a") as file:
             file.write("a shard\n")
         return original(*given)
 
-    around(pe.shards._Store, "_embed", embed)
+    around(pe.private.shards._Store, "_embed", embed)
 
 
 def quote(_: object, table: Any, *__: object) -> None:

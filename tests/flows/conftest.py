@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from pe.apis.tabular import TabularAPI
+from pe.data.population import Population
 from pe.flows.settings import DEFAULTS
-from pe.population import Population
 from pe.privacy import Ledger
 
 Found = TypeVar("Found")

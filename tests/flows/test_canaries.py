@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-import pe.private, pe.session
+import pe.private.dataset, pe.session
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import PEError
 from pe.flows.synthesize import synthesize_flow
@@ -67,7 +67,7 @@ with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # their thr
     print("done:", synthesize_flow("text.toml", create=True))
     fails("headless")
     fails("garbage")
-    broken = {"coerce": pe.private, "step": pe.session, "finish": pe.session.Session, "first": pe.session}
+    broken = {"coerce": pe.private.dataset, "step": pe.session, "finish": pe.session.Session, "first": pe.session}
     for name, owner in broken.items():
         kept = getattr(owner, name)
         setattr(owner, name, blow)

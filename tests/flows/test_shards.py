@@ -15,7 +15,7 @@ import pytest
 
 from pe.config import Config
 from pe.errors import PrivateDataError
-from pe.execution import TASKS_PER_WORKER
+from pe.private.execution import TASKS_PER_WORKER
 from pe.run import read_histogram
 from pe.synthesis import blueprint_of, complete
 
@@ -53,7 +53,7 @@ def test_a_task_runner_counts_the_votes_of_a_flow_as_this_process_would(
 ) -> None:
     from pe.flows.synthesize import synthesize_flow
 
-    monkeypatch.setattr("pe.blocks.BLOCK", 30)
+    monkeypatch.setattr("pe.private.blocks.BLOCK", 30)
     config = simulated(project, "flow", EXECUTION)
     state = synthesize_flow.with_options(task_runner=runner_of(kind))(config, create=True, return_state=True)
     assert state.result()["iterations"] == 2
@@ -83,7 +83,7 @@ def test_a_task_whose_worker_is_lost_is_tried_again_and_nothing_counted_twice(
     from pe.flows import shards
     from pe.flows.synthesize import synthesize_flow
 
-    monkeypatch.setattr("pe.blocks.BLOCK", 30)
+    monkeypatch.setattr("pe.private.blocks.BLOCK", 30)
     monkeypatch.setattr(shards.count, "retry_delay_seconds", 0)
     answer, lost = shards.answer, list[int]()
 
@@ -130,7 +130,7 @@ CANARY = "7.123454321"
 PROGRAM = """
 import numpy as np
 
-import pe.poll, pe.scan
+import pe.private.poll, pe.private.scan
 from pe.errors import PEError
 from pe.flows.synthesize import synthesize_flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -151,10 +151,10 @@ def blow(*arguments):
         raise ValueError("canary-trace of 104729 records") from error
 
 with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # their thread takes a second to stop
-    pe.scan.load = noting(pe.scan.load)
+    pe.private.scan.load = noting(pe.private.scan.load)
     counting = synthesize_flow.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
     print("done:", counting("good.toml", create=True))
-    pe.poll.Poll.counts = blow
+    pe.private.poll.Poll.counts = blow
     try:
         synthesize_flow("broken.toml", create=True)
     except PEError as error:

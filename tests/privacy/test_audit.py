@@ -20,17 +20,17 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-import pe.embedding
-import pe.measure
-import pe.poll
+import pe.private.embedding
+import pe.private.measure
+import pe.private.poll
+import pe.private.vote
 import pe.run
-import pe.vote
-from pe.audit import Finding, audit
-from pe.bounds import Errors, best_errors, epsilon_shown, mu_shown
+from pe.audit.attack import Finding, audit
+from pe.audit.bounds import Errors, best_errors, epsilon_shown, mu_shown
+from pe.audit.neighbours import UNREADABLE, VARIANTS
 from pe.cli import main
 from pe.errors import ConfigError
 from pe.kernels.nearest import Search
-from pe.neighbours import UNREADABLE, VARIANTS
 from pe.privacy import Account, Adjacency, Contribution, DiscreteGaussian, Histogram, Votes, discrete_gaussian, gdp
 from pe.privacy.release import release
 from pe.protocols import Embedder
@@ -128,26 +128,26 @@ def many_votes_are_charged_as_one(patch: pytest.MonkeyPatch) -> None:
 
 
 def users_are_bounded_label_by_label(patch: pytest.MonkeyPatch) -> None:
-    real = pe.vote.bounded_sum
+    real = pe.private.vote.bounded_sum
 
     def by_label(groups: NDArray[np.int64], bins: NDArray[np.int64], *rest: Any) -> NDArray[np.int64]:
         return real(groups * 32 + bins, bins, *rest)  # one candidate per label
 
-    for room in (pe.vote, pe.measure):
+    for room in (pe.private.vote, pe.private.measure):
         patch.setattr(room, "bounded_sum", by_label)
 
 
 def users_are_not_bounded(patch: pytest.MonkeyPatch) -> None:
-    real = pe.vote.bounded_sum
-    for room in (pe.vote, pe.measure):
+    real = pe.private.vote.bounded_sum
+    for room in (pe.private.vote, pe.private.measure):
         patch.setattr(
             room, "bounded_sum", lambda groups, bins, values, size, bound: real(groups, bins, values, size, 2**40)
         )
 
 
 def a_vote_counts_twice(patch: pytest.MonkeyPatch) -> None:
-    real = pe.poll.count
-    patch.setattr(pe.poll, "count", lambda ids, bins: 2 * real(ids, bins))
+    real = pe.private.poll.count
+    patch.setattr(pe.private.poll, "count", lambda ids, bins: 2 * real(ids, bins))
 
 
 def ties_go_by_the_size_of_the_batch(patch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def ties_go_by_the_size_of_the_batch(patch: pytest.MonkeyPatch) -> None:
         def __call__(self, queries: NDArray[Any]) -> NDArray[np.int64]:
             return (super().__call__(queries) + len(queries)) % len(self.candidates)
 
-    patch.setattr(pe.poll, "Search", Tied)
+    patch.setattr(pe.private.poll, "Search", Tied)
 
 
 def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
         except ValueError:
             return np.full((table.num_rows, embedder.dim), np.nan, np.float32)
 
-    patch.setattr(pe.embedding, "embed_rows", fragile)
+    patch.setattr(pe.private.embedding, "embed_rows", fragile)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ def test_the_account_in_memory_stays_inside_the_audit() -> None:
         for folder in ("pe", "apis", "embedders", "flows", "kernels")
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert {path for path, text in texts.items() if "_AccountInMemory" in text} == {"pe/audit.py"}
-    assert {path for path, text in texts.items() if "pe.audit" in text and path != "pe/neighbours.py"} == {
+    assert {path for path, text in texts.items() if "_AccountInMemory" in text} == {"pe/audit/attack.py"}
+    assert {path for path, text in texts.items() if "pe.audit.attack" in text and path != "pe/audit/neighbours.py"} == {
         "pe/cli/audit.py"
     }
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import pe
-from pe.arrays import violations
+from pe.data.arrays import violations
 
 SCHEMA = """
 label = "sex"

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import pe
 import pe.session
-from pe.arrays import to_table
+from pe.data.arrays import to_table
 from pe.errors import BudgetExceededError, ConfigError
-from pe.measure import measure
 from pe.privacy import Adjacency
 from pe.privacy.certificate import verify
-from pe.private import PrivateDataset
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import measure
 from pe.run import Run
 from pe.tables import plan
 from pe.tables.levels import grid, merge
@@ -238,7 +238,7 @@ def test_votes_are_taken_where_something_of_theirs_is_set(tmp_path: Path) -> Non
 
 
 def test_constraints_and_keys_hold_in_what_is_drawn(tmp_path: Path) -> None:
-    from pe.constraints import Order
+    from pe.data.constraints import Order
 
     schema = pe.Schema((pe.Numeric("low", 0, 10), pe.Numeric("high", 0, 10)), constraints=(Order(("low", "high")),))
     data = pd.DataFrame({"low": np.linspace(0, 5, 400), "high": np.linspace(2, 10, 400)})

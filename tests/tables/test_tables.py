@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pe.data.schema import Categorical, Image, Numeric
 from pe.errors import SchemaError
-from pe.schema import Categorical, Image, Numeric
 from pe.tables import plan
 from pe.tables.fit import fit
 from pe.tables.levels import Levels, coarse, grid, merge
@@ -42,7 +42,7 @@ def records(n: int, seed: int = 0) -> dict[str, NDArray[Any]]:
 def counted(
     tables: Tables, levels: Sequence[Levels], arrays: dict[str, NDArray[Any]], labels: NDArray[Any]
 ) -> NDArray[np.int64]:
-    """Exact answers, as ``pe.measure`` adds them up."""
+    """Exact answers, as ``pe.private.measure`` adds them up."""
     cells = Counts(tables, tuple(levels), "test").cells(arrays, labels)
     total = np.zeros(tables.bins, np.int64)
     for place, table in enumerate(tables.tables):

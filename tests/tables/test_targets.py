@@ -55,7 +55,7 @@ def test_a_record_adds_one_cell_of_known_weight_to_each_table(
     assert cells.min() >= 0
     assert cells.max() < tables.bins
     assert all(len(set(row)) == len(tables.tables) for row in cells.tolist())
-    assert tables.bound_squared == sum(table.weight**2 for table in tables.tables) < 96**2  # pe.start.LARGEST_NORM
+    assert tables.bound_squared == sum(table.weight**2 for table in tables.tables) < 96**2  # start.LARGEST_NORM
     around = sum(table.weight**2 for table in tables.tables if set(table.columns) & set(targets))
     assert around / tables.bound_squared > (0.75 if labels == 1 else 0.4)
 

@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.arrays import to_numpy
+from pe.data.arrays import to_numpy
+from pe.data.schema import Schema, Text
 from pe.errors import ConfigError
 from pe.evaluation.learners import quietly
 from pe.evaluation.tables import Field, generic
@@ -33,7 +34,6 @@ from pe.evaluation.text.language import Tokens, WordPieces, predicted
 from pe.evaluation.text.measure import LOGISTIC, SAMPLE
 from pe.kernels.nearest import nearest
 from pe.privacy.contribution import Contribution
-from pe.schema import Schema, Text
 
 PARTS = ("classifiers", "next-token", "recall", "lengths", "clusters")
 """What may be bought of a column of text."""
@@ -50,7 +50,7 @@ EDGES = 2 ** np.arange(11)
 
 @dataclass(frozen=True)
 class TextScores:
-    """The scores of one column as ``pe.measure.Sparse``: every record adds at most one to each part."""
+    """The scores of one column as ``pe.private.measure.Sparse``: every record adds at most one to each part."""
 
     schema: Schema
     column: Text

@@ -23,8 +23,8 @@ _LONG = 1_200  # characters, about, beyond which a longer text takes no longer
 
 def minilm() -> Encode:
     """all-MiniLM-L6-v2, which reads the first 255 tokens of a text; each vector depends on its own text alone."""
+    from pe.data.schema import Schema, Text
     from pe.embedders.sentence import SentenceEmbedder
-    from pe.schema import Schema, Text
 
     embedder = SentenceEmbedder(Schema((Text("text"),)))
     return lambda texts: embedder.embed(pa.table({"text": pa.array(texts, pa.string())}))

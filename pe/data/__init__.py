@@ -1,0 +1,1 @@
+"""Records: schema, columns and the files they come from; populations of synthetic ones."""

@@ -1,0 +1,1 @@
+"""The loop: methods, plan, candidates, selection, kernel votes."""

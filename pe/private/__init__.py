@@ -1,0 +1,1 @@
+"""The private side: records, their stored embeddings, votes and sums over them. What leaves goes through release."""
