@@ -125,10 +125,10 @@ def sigma_for(
 
 def sample(sigma: Fraction, size: int) -> NDArray[np.int64]:
     """Draw ``size`` independent discrete Gaussians from the operating system's generator; it cannot be seeded."""
-    return draw(sigma, size, os.urandom)
+    return draw_from(sigma, size, os.urandom)
 
 
-def draw(sigma: Fraction, size: int, random_bytes: Callable[[int], bytes]) -> NDArray[np.int64]:
+def draw_from(sigma: Fraction, size: int, random_bytes: Callable[[int], bytes]) -> NDArray[np.int64]:
     """Draw ``size`` independent discrete Gaussians from uniform random bytes, int64 (size,).
 
     Inverse CDF with thresholds floor(2**192 CDF): 64 random bits settle almost every draw by binary search, further

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pe.errors import BudgetExceededError
 from pe.privacy.accountant import Cost, add, fits
 from pe.privacy.budget import Budget
-from pe.privacy.discrete_gaussian import draw
+from pe.privacy.discrete_gaussian import draw_from
 from pe.privacy.mechanism import DiscreteGaussian
 
 STAMP = "SIMULATED"
@@ -45,7 +45,7 @@ class SimulatedAccount:
     def noisy(self, mechanism: DiscreteGaussian, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Counts plus noise that repeats: for a given seed, iteration and scale it is always the same."""
         rng = np.random.default_rng([self.seed, self._iteration])
-        return counts + draw(mechanism.sigma, len(counts), rng.bytes)
+        return counts + draw_from(mechanism.sigma, len(counts), rng.bytes)
 
     def resume(self, cost: Cost) -> None:
         """Take over what an earlier process of the same run simulated."""

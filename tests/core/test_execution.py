@@ -218,7 +218,9 @@ def hiding() -> Callable[[bool, str, int], None]:
     return hide
 
 
-LACKS = r"^a worker lacks the package pe\.scan: it needs what this process has\. What was charged stays charged\.$"
+LACKS = (
+    r"^a worker lacks the package pe\.private\.scan: it needs what this process has\. What was charged stays charged\.$"
+)
 
 
 def test_dask_counts_the_same_and_tells_what_a_worker_lacks(counted: Any, parts: set[bytes], tmp_path: Path) -> None:

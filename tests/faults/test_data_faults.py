@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import sys
 import types
@@ -24,7 +23,7 @@ import pe.private.vote
 from pe.apis.tabular import TabularAPI
 from pe.data.arrays import to_numpy, to_table
 from pe.embedders.tabular import TabularEmbedder
-from pe.errors import PEError
+from pe.errors import ConfigError, PEError
 from pe.privacy import discrete_gaussian
 from pe.privacy.mechanism import DiscreteGaussian
 from pe.private.dataset import PrivateDataset
@@ -182,7 +181,12 @@ def test_fault_17_no_class_of_the_private_data_can_stop_a_run(
 
 
 def test_fault_18_a_schema_is_declared_and_never_inferred() -> None:
-    assert inspect.signature(pe.synthesize).parameters["schema"].default is inspect.Parameter.empty
+    with pytest.raises(ConfigError, match="expected a schema, or text="):
+        pe.synthesize(pa.table({"x": [1.0]}), source="points", epsilon=1.0, delta=1e-6, adjacency="add-remove")
+    texts = pa.table({"text": ["a"], "stars": ["1"]})
+    privacy = {"epsilon": 1.0, "delta": 1e-6, "adjacency": "add-remove"}
+    with pytest.raises(ConfigError, match="must be declared"):
+        pe.synthesize(texts, source="texts", text="text", label="stars", api="ngram:public.txt", **privacy)
     drafting = {path.relative_to(ROOT).as_posix() for path, names in _imports() if "pe.data.draft" in names}
     assert drafting == {"pe/cli/init.py"}  # which is told a sample that is declared public
 

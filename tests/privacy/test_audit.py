@@ -152,8 +152,8 @@ def a_vote_counts_twice(patch: pytest.MonkeyPatch) -> None:
 
 def ties_go_by_the_size_of_the_batch(patch: pytest.MonkeyPatch) -> None:
     class Tied(Search):
-        def __call__(self, queries: NDArray[Any]) -> NDArray[np.int64]:
-            return (super().__call__(queries) + len(queries)) % len(self.candidates)
+        def __call__(self, queries: NDArray[Any], *others: Any, **named: Any) -> NDArray[np.int64]:
+            return (super().__call__(queries, *others, **named) + len(queries)) % len(self.candidates)
 
     patch.setattr(pe.private.poll, "Search", Tied)
 

@@ -257,7 +257,7 @@ def using(*wanted: str, within: str) -> set[str]:
 
 
 def test_only_the_sampler_and_the_simulation_draw_noise_from_given_bytes() -> None:
-    found = using("draw", within="pe apis embedders flows kernels")
+    found = using("draw_from", within="pe apis embedders flows kernels")
     assert found == {"pe/privacy/discrete_gaussian.py", "pe/privacy/simulation.py"}
 
 
