@@ -185,7 +185,7 @@ def test_fault_18_a_schema_is_declared_and_never_inferred() -> None:
         pe.synthesize(pa.table({"x": [1.0]}), source="points", epsilon=1.0, delta=1e-6, adjacency="add-remove")
     texts = pa.table({"text": ["a"], "stars": ["1"]})
     privacy = {"epsilon": 1.0, "delta": 1e-6, "adjacency": "add-remove"}
-    with pytest.raises(ConfigError, match="must be declared"):
+    with pytest.raises(PEError, match="must be declared"):
         pe.synthesize(texts, source="texts", text="text", label="stars", api="ngram:public.txt", **privacy)
     drafting = {path.relative_to(ROOT).as_posix() for path, names in _imports() if "pe.data.draft" in names}
     assert drafting == {"pe/cli/init.py"}  # which is told a sample that is declared public
