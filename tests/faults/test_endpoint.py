@@ -142,6 +142,8 @@ def test_prompts_hold_nothing_private_and_no_file_or_log_holds_the_key(
     for request in server.requests:
         sent = dict(request["headers"])
         assert sent.pop("authorization") == f"Bearer {KEY}"
+        for name in ("host", "content-length"):  # a port or a length may hold any digits
+            sent.pop(name)
         text = json.dumps([request["path"], sent, request["body"]])
         search("a request", text.encode())
         assert str(N) not in text
