@@ -110,6 +110,7 @@ def local(tiny: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_run_with_a_model_on_this_machine(tiny: Any, private: pa.Table, tmp_path: Path) -> None:
     made = synthesize(tiny, private, tmp_path / "run", local(tiny))
     assert len(made) == 9
@@ -124,6 +125,7 @@ def test_a_run_with_a_model_on_this_machine(tiny: Any, private: pa.Table, tmp_pa
     assert again.usage == made.usage
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_run_with_a_served_model(tiny: Any, private: pa.Table, endpoint: str, tmp_path: Path) -> None:
     api = {
         "kind": "openai",
@@ -147,6 +149,7 @@ def test_a_run_with_a_served_model(tiny: Any, private: pa.Table, endpoint: str, 
     assert not any(text in journal for journal in journals for text in private.column("text").to_pylist())
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_words_first_then_two_models_side_by_side(tiny: Any, masked: Path, private: pa.Table, tmp_path: Path) -> None:
     texts, labels = tiny.reviews(200, 23)
     rows = [json.dumps({"text": text, "kind": label}) for text, label in zip(texts, labels, strict=True)]
