@@ -240,8 +240,8 @@ def test_a_run_of_another_versions_method_is_refused_by_name_before_anything_is_
     with pytest.raises(RunMismatchError, match=r"method differ: rounds\.2\.degree was 0\.5, is 0\.25.*Nothing was"):
         pe.synthesize(points(), source="p", **keys)
     assert len(pe.Ledger().chain("p")) == charged
-    shutil.rmtree(tmp_path / "run" / "iterations" / "002")
-    shutil.rmtree(tmp_path / "run" / "iterations" / "001")
-    shutil.rmtree(tmp_path / "run" / "iterations" / "000")  # begun, but nothing was stored: it starts anew
+    for folder in ("iterations", "release"):  # as if it had been begun, and nothing stored: it starts anew
+        shutil.rmtree(tmp_path / "run" / folder)
+    (tmp_path / "run" / "released.parquet").unlink()
     pe.Ledger().grant("p", 9.0, 1e-5)
     assert len(pe.synthesize(points(), source="p", **keys)) == 9
