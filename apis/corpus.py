@@ -110,8 +110,8 @@ def labelled_texts(
         names = {"text": column} | ({} if label is None else {"label": label})
         arrays = coerce(read(path, schema, columns=names), schema)
     except SchemaError as error:
-        reason = str(error).removesuffix(" Nothing was spent.")
-        raise SchemaError(f"{reason} Name its own with corpus_text and corpus_label. Nothing was spent.") from None
+        problem = str(error).removesuffix(" Nothing was spent.")
+        raise SchemaError(f"{problem} Name its own with corpus_text and corpus_label. Nothing was spent.") from None
     except (PrivateDataError, OSError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or str(error).removesuffix(" Nothing was spent.").removesuffix(".")
