@@ -16,7 +16,7 @@ from pe.data.coerce import coerce
 from pe.data.parts import is_address
 from pe.data.read import read
 from pe.data.schema import Categorical, Schema, Text
-from pe.errors import ConfigError, PrivateDataError
+from pe.errors import ConfigError, PrivateDataError, SchemaError
 
 Sentences = list[list[int]]
 
@@ -109,6 +109,9 @@ def labelled_texts(
         schema = Schema((text,) if kind is None else (text, kind))
         names = {"text": column} | ({} if label is None else {"label": label})
         arrays = coerce(read(path, schema, columns=names), schema)
+    except SchemaError as error:
+        problem = str(error).removesuffix(" Nothing was spent.")
+        raise SchemaError(f"{problem} Name its own with corpus_text and corpus_label. Nothing was spent.") from None
     except (PrivateDataError, OSError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or str(error).removesuffix(" Nothing was spent.").removesuffix(".")

@@ -27,10 +27,10 @@ adjacency = "{adjacency}"   # add-remove: the number of records is private; repl
 {api}
 
 [evolution]
-# method = "{method}"      # cross-tables (no API, no rounds), tab-pe, image-pe, text-pe, aug-pe, kernel-votes; settings
-# iterations = 10          # of rounds, for all or one per iteration: parents, variations, keep, selection, threshold,
-# seed = 0                 # degree, lookahead, nearest, vote_weights, budget_weights
-# targets = ["column"]     # of cross-tables: what models will be trained to predict, beside the label; numbers too
+# method = "{method}"      # cross-tables (no API, no rounds), herded-tables, tab-pe, image-pe, text-pe, aug-pe,
+# iterations = 10          # kernel-votes; settings of rounds, for all or one per iteration: parents, variations, keep,
+# seed = 0                 # selection, threshold, degree, lookahead, nearest, vote_weights, budget_weights
+# targets = ["column"]     # of tables: what models will be trained to predict, beside the label; numbers too
 
 [output]
 run = "runs/{source}"

@@ -263,7 +263,7 @@ def test_bad_corpora_and_settings_are_one_clear_error(tmp_path: Path, corpus: Pa
     ):
         with pytest.raises(ConfigError, match=f"{message}.*Nothing was spent"):
             NGramAPI(SCHEMA, **keys)
-    with pytest.raises(SchemaError, match=r"no column 'body'.*Nothing was spent"):
+    with pytest.raises(SchemaError, match=r"no column 'body'.*corpus_text.*Nothing was spent"):
         NGramAPI(SCHEMA, corpus=corpus, corpus_text="body")
     with pytest.raises(SchemaError, match=r"no column 'stars'.*Nothing was spent"):
         NGramAPI(SCHEMA, corpus=corpus, corpus_label="stars")

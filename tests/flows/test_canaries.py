@@ -66,7 +66,8 @@ with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # their thr
     print("done:", synthesize_flow("text.toml", create=True))
     fails("headless")
     fails("garbage")
-    broken = {"coerce": pe.private.dataset, "step": pe.session, "finish": pe.session.Session, "first": pe.session}
+    evolution, session = pe.session.Evolution, pe.session.Session
+    broken = {"coerce": pe.private.dataset, "step": evolution, "finish": session, "first": evolution}
     for name, owner in broken.items():
         kept = getattr(owner, name)
         setattr(owner, name, blow)
