@@ -156,12 +156,13 @@ def text_schema(
 
     ``labels`` are the values of one column, or {column: values} of each of the label's columns.
     """
-    if (label is None) != (labels is None):
+    if label is None and labels is not None:
+        raise SchemaError("labels are the values of a label column: name it with label=.... Nothing was spent.")
+    if label is not None and labels is None:
+        form = "[...]" if isinstance(label, str) else "{column: [...]}"
         raise SchemaError(
-            f"the values of label {label!r} are public and must be declared: labels="
-            f"{'[...]' if isinstance(label, str) else '{column: [...]}'}; or bought, with pe.buy_schema. Nothing was spent."
-            if labels is None
-            else "labels are the values of a label column: name it with label=.... Nothing was spent."
+            f"the values of label {label!r} are public and must be declared: labels={form}; or bought, with "
+            "pe.buy_schema. Nothing was spent."
         )
     try:
         names = label_names(label)

@@ -233,7 +233,9 @@ def init(
         data=data,
         source=source or Path(data).stem,
         adjacency=adjacency or "add-remove",
-        label=f"label = {_toml(own)}" if own else '# label = "column"       # conditions generation; categorical',
+        label=f"label = {_toml(own)}"
+        if own
+        else '# label = "column"       # conditions generation; categorical, or a list of such columns',
         shares='label_shares = { budget_share = 0.02 }   # or "uniform", or a list in the order of the label set'
         if own
         else "",
