@@ -283,6 +283,7 @@ class Letters:
         return np.array(counts, np.float32).reshape(-1, 26) / 4
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_run_moves_towards_the_private_texts_and_says_what_was_public(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

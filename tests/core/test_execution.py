@@ -95,7 +95,7 @@ def killed_amid(executor: ShardExecutor, workers: list[int], counted: Any) -> li
     time.sleep(0.5)
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
-    thread.join(120)
+    thread.join(600)
     assert found, "the vote did not end"
     return found[0]
 

@@ -141,6 +141,7 @@ def test_the_mean_is_that_of_each_labels_records() -> None:
     assert target.distance(other, data._labels, np.array([0.5, 0.5])) > own + 0.05
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_the_distance_is_unbiased(account: Account) -> None:
     data = private()
     far = table(400, 2, (8, 2))

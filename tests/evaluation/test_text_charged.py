@@ -121,6 +121,7 @@ def test_a_unit_moves_the_scores_by_at_most_what_is_charged(adjacency: pe.Adjace
     assert 0 < (moved**2).sum() <= whole.sensitivity_squared
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_bought_figures_come_close_to_the_exact_ones(ledger: pe.Ledger) -> None:
     made, test = reviews(150, 0), reviews(1500, 1)
     given = {"test": test, "delta": 1e-6, "source": "people", "schema": SCHEMA, "ledger": ledger.path}
