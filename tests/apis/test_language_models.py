@@ -17,24 +17,14 @@ import pytest
 import pe
 from pe.data.population import Population
 
-SERVE = """
-import sys
-from importlib.util import find_spec
-import transformers.modeling_utils
-if find_spec("accelerate") is None:  # all that the server wants it for is to put the weights on a device
-    transformers.modeling_utils.check_and_set_device_map = lambda given: None
-from transformers.cli.transformers import main
-sys.argv = ["transformers", "serve", *sys.argv[1:]]
-main()
-"""
-"""``transformers serve``"""
+SERVE = "from transformers.cli.transformers import main; main()"
 
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
     """The address of a server of the transformers library on this machine."""
     port = free_port()
-    settings = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--default-seed", "0"]
+    settings = ["serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--default-seed", "0"]
     quiet = os.environ | {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with log.open("w") as output:
