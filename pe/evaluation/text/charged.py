@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
+from pe.data.labels import label_arrays
 from pe.data.schema import Schema, Text
 from pe.errors import ConfigError
 from pe.evaluation.learners import quietly
@@ -153,8 +154,9 @@ class TextScores:
         for part, size in self._sizes.items():
             if part == "classifiers":
                 for number, (label, classifier) in enumerate(zip(self.labels, self.classifiers, strict=True)):
-                    own = label.name == self.schema.label
-                    values = labels if own else to_numpy(table, self.schema.column(label.name))
+                    given = label_arrays(labels, self.schema)
+                    own = label.name in given
+                    values = given[label.name] if own else to_numpy(table, self.schema.column(label.name))
                     truth = generic(values, label)
                     one(2 * number + (classifier(points) != truth), truth >= 0)
             elif part == "next-token":
