@@ -152,6 +152,8 @@ class KernelConfig(_Section):
     columns: Annotated[int, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     family: Annotated[int, Field(ge=0)] | None = None
+    repulsion: Annotated[float, Field(ge=0, le=1)] | None = None
+    contrast: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class EvolutionConfig(_Section):
