@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, settings
 
 from pe.privacy import Account, Adjacency, Budget, Ledger, discrete_gaussian
 
+os.environ["COLUMNS"] = "80"  # tables are as wide as this, from whatever terminal the tests are started
+
 settings.register_profile(
     "pe",
     deadline=None,
