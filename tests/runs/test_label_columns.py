@@ -75,6 +75,23 @@ def test_a_table_with_two_label_columns_goes_through_a_run(tmp_path: Path, metho
     assert loaded.schema.label_columns == ("colour", "size")
 
 
+@pytest.mark.parametrize("method", ["cross-tables", "tab-pe", "kernel-votes"])
+def test_columns_are_the_label_as_if_they_were_joined_by_hand(tmp_path: Path, method: str) -> None:
+    """Record by record, in noise that repeats."""
+    names = [f"{colour} / {size}" for colour in COLOURS for size in SIZES]
+    features = tuple(column for column in TABLE.columns if column.name not in ("colour", "size"))
+    by_hand = pe.Schema((*features, pe.Categorical("kind", tuple(names))), label="kind")
+    data = things(300, 4)
+    joined = data.assign(kind=np.array(names)[cells(data)])
+    rounds = {} if method == "cross-tables" else {"iterations": 3}
+    how: dict[str, Any] = {"source": "t", "method": method, "rows": 60, "simulate": 1, **rounds, **BUDGET}
+    made = pe.synthesize(data, schema=TABLE, run=tmp_path / "columns", **how)
+    other = pe.synthesize(joined, schema=by_hand, run=tmp_path / "hand", **how)
+    assert made.schema.labels == other.schema.labels
+    assert np.array_equal(made.population.labels, other.population.labels)
+    assert made.population.records.equals(other.population.records)
+
+
 def test_declared_shares_are_in_row_major_order_and_a_list_of_one_is_the_same_run(tmp_path: Path) -> None:
     how: dict[str, Any] = {"source": "t", "schema": TABLE, "rows": 100, "iterations": 1, "method": "tab-pe"}
     shares = [0.1, 0, 0, 0, 0.2, 0.7]
@@ -85,6 +102,25 @@ def test_declared_shares_are_in_row_major_order_and_a_list_of_one_is_the_same_ru
     one = {**how, "schema": TABLE.with_label(None), "source": "one", "run": tmp_path / "one", **BUDGET}
     first = pe.synthesize(things(300, 1), label="colour", **one)
     assert pe.synthesize(things(300, 1), label=["colour"], **one).to_arrow().equals(first.to_arrow())
+
+
+def test_the_values_of_every_column_may_be_bought(tmp_path: Path) -> None:
+    bought: dict[str, Any] = {"type": "categorical", "values": "buy"}
+    columns = {
+        "x": {"type": "float", "min": 0, "max": 60},
+        "colour": bought | {"candidates": ["red", "green", "blue"]},
+        "size": bought | {"candidates": ["s", "m", "l"]},
+    }
+    wanted: dict[str, Any] = {"label": ["colour", "size"], "columns": columns}
+    many = {"colour": bought | {"candidates": [str(number) for number in range(5000)]}}
+    with pytest.raises(SchemaError, match=r"15000 combinations of values.*Nothing was spent"):
+        pe.buy_schema(things(600, 5), wanted | {"columns": columns | many}, source="t", **BUDGET)
+    found = pe.buy_schema(things(600, 5), wanted, source="t", **BUDGET).schema
+    assert found.label_shape == (3, 4)  # each with the others
+    assert found.labels[:4] == ("red / s", "red / m", "red / l", "red / other")
+    pe.Ledger().grant("t", epsilon=90.0, delta=1e-5)
+    made = pe.synthesize(things(600, 5), schema=found, source="t", rows=50, run=tmp_path / "run", **BUDGET)
+    assert set(made.to_numpy("colour")) == set(COLOURS)
 
 
 def test_every_column_of_the_label_is_a_target(tmp_path: Path) -> None:
