@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from pe.apis.ngrams import END
 from pe.apis.words import tokens, uncapitalised, within
 from pe.data.coerce import coerce
+from pe.data.labels import label_codes, label_names
 from pe.data.parts import is_address
 from pe.data.read import read
 from pe.data.schema import Categorical, Schema, Text
-from pe.errors import ConfigError, PrivateDataError
+from pe.errors import ConfigError, PrivateDataError, SchemaError
 
 Sentences = list[list[int]]
 
@@ -59,16 +60,16 @@ class Vocabulary:
 def read_corpus(
     paths: Sequence[str | Path],
     columns: Sequence[str],
-    label: str | None,
-    labels: Sequence[str],
+    label: str | Sequence[str] | None,
+    schema: Schema,
     *,
     limit: int,
 ) -> tuple[Vocabulary, list[Sentences], list[Sentences]]:
-    """The vocabulary, the sentences of each label in ``labels``, and as one more those of texts without such a label.
+    """The vocabulary, the sentences of each of the schema's labels, and as one more those of texts without one.
 
     paths    what ``pe.data.read`` reads, or .txt: a text per line.
     columns  the column of texts in each of them.
-    label    the column that says which label a text has. Trimmed, it must be a label letter by letter.
+    label    as in ``labelled_texts``.
     limit    characters; of a larger corpus every k-th text is taken.
 
     Raises ConfigError for a corpus that is missing, unreadable or empty, SchemaError for a column it lacks.
@@ -76,7 +77,7 @@ def read_corpus(
     texts: list[str] = []
     codes: list[NDArray[np.int32]] = []
     for path, column in zip(paths, columns, strict=True):
-        found, own = labelled_texts(path, column, label, labels)
+        found, own = labelled_texts(path, column, label, schema)
         texts += found
         codes.append(own)
     code = np.concatenate(codes) if codes else np.empty(0, np.int32)
@@ -90,31 +91,51 @@ def read_corpus(
     for sentence in every:
         sentence[0] = uncapitalised(sentence[0], counts)
     vocabulary = Vocabulary(every)
-    pools: list[Sentences] = [[] for _ in range(len(labels) + 1)]
+    pools: list[Sentences] = [[] for _ in range(len(schema.labels) + 1)]
     for place, text in zip(code, parsed, strict=True):
         pools[place] += [[vocabulary.numbers[word] for word in sentence] for sentence in text]
     return vocabulary, pools[:-1], pools[-1:]
 
 
 def labelled_texts(
-    path: str | Path, column: str, label: str | None, labels: Sequence[str]
+    path: str | Path, column: str, label: str | Sequence[str] | None, schema: Schema
 ) -> tuple[list[str], NDArray[np.int32]]:
-    """Texts of a file, and the place of each one's label; that of no label is the last."""
+    """Texts of a file, and each one's label, int32 (n,); that of no label is the last.
+
+    ``label`` names the columns that say which label a text has: as many as are the label of the schema, in their order.
+    Trimmed, each must be one of the declared values letter by letter.
+    """
+    names = label_names(label)
+    if names and len(names) != len(schema.label_columns):
+        raise ConfigError(
+            f"corpus_label names {len(names)} columns, the schema's label has {len(schema.label_columns)}: name one of "
+            "the corpus for each, in their order. Nothing was spent."
+        )
+    unlabelled = len(schema.labels)
     try:
         if str(path).endswith(".txt") and not is_address(path):
             lines = Path(path).read_bytes().decode("utf-8-sig", "ignore").splitlines()
-            return lines, np.full(len(lines), len(labels), np.int32)
+            return lines, np.full(len(lines), unlabelled, np.int32)
         text = Text("text", _LONGEST)
-        kind = None if label is None else Categorical("label", tuple(labels), missing=True)
-        schema = Schema((text,) if kind is None else (text, kind))
-        names = {"text": column} | ({} if label is None else {"label": label})
-        arrays = coerce(read(path, schema, columns=names), schema)
+        values = [schema.categorical(name).values for name in schema.label_columns[: len(names)]]
+        kinds = [Categorical(f"label {place}", each, missing=True) for place, each in enumerate(values)]
+        columns = {"text": column} | {kind.name: name for kind, name in zip(kinds, names, strict=True)}
+        wanted = Schema((text, *kinds))
+        arrays = coerce(read(path, wanted, columns=columns), wanted)
+    except SchemaError as error:
+        problem = str(error).removesuffix(" Nothing was spent.")
+        raise SchemaError(f"{problem} Name its own with corpus_text and corpus_label. Nothing was spent.") from None
     except (PrivateDataError, OSError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or str(error).removesuffix(" Nothing was spent.").removesuffix(".")
         raise ConfigError(f"the corpus {path} cannot be read: {reason}. Nothing was spent.") from None
     found: list[str] = arrays["text"].tolist()
-    return found, arrays.get("label", np.full(len(found), len(labels), np.int32)).astype(np.int32)
+    codes = np.full(len(found), unlabelled, np.int32)
+    if names:
+        given = {name: arrays[kind.name] for name, kind in zip(schema.label_columns, kinds, strict=True)}
+        held = np.all([code < len(each) for code, each in zip(given.values(), values, strict=True)], axis=0)
+        codes[held] = label_codes({name: code[held] for name, code in given.items()}, schema)
+    return found, codes
 
 
 class Topics:

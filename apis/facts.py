@@ -11,6 +11,7 @@ import pyarrow as pa
 from pe.apis.tabular import TabularAPI
 from pe.data.arrays import to_numpy
 from pe.data.columns import Datetime
+from pe.data.labels import label_arrays
 from pe.data.population import Population
 from pe.data.schema import Categorical, Column, Schema, Text
 from pe.errors import SchemaError
@@ -31,12 +32,11 @@ class Facts:
             )
         self.schema = schema
         self.text = texts[0]
-        self._label = None if schema.label is None else schema.column(schema.label)
+        self._label = tuple(schema.categorical(name) for name in schema.label_columns)
         self._columns = tuple(column for column in schema.features if column != self.text)
         self._others = None
         if self._columns:
-            labelled = () if self._label is None else (self._label,)
-            self._others = TabularAPI(replace(schema, columns=(*self._columns, *labelled), constraints=()))
+            self._others = TabularAPI(replace(schema, columns=(*self._columns, *self._label), constraints=()))
 
     def random(self, n: int, label: int, rng: np.random.Generator) -> pa.Table | None:
         """``n`` fresh rows of the other columns; None where there are none."""
@@ -54,8 +54,9 @@ class Facts:
         return found
 
     def told(self, label: int, rows: pa.Table | None, row: int) -> dict[str, str]:
-        """Column to value, as text: the label first, then what is not missing in one row."""
-        told = {} if self._label is None else {self._label.name: self.schema.labels[label]}
+        """Column to value, as text: those of the label first, then what is not missing in one row."""
+        codes = label_arrays(np.array([label], np.int32), self.schema)
+        told = {column.name: column.values[codes[column.name][0]] for column in self._label}
         for column in self._columns:
             assert rows is not None
             value = _spelled(column, rows.slice(row, 1))

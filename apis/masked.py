@@ -50,7 +50,7 @@ class MaskedAPI:
         model: str,
         corpus: str | Path | Sequence[str | Path],
         corpus_text: str | None = None,
-        corpus_label: str | None = None,
+        corpus_label: str | Sequence[str] | None = None,
         revision: str | None = None,
         passes: int = 3,
         fresh: float = 0.0,
@@ -109,11 +109,13 @@ class MaskedAPI:
         return found
 
 
-def _pools(paths: Sequence[str | Path], column: str, label: str | None, schema: Schema) -> list[list[str]]:
+def _pools(
+    paths: Sequence[str | Path], column: str, label: str | Sequence[str] | None, schema: Schema
+) -> list[list[str]]:
     """The texts of each label; raises ConfigError for a label without any."""
     pools: list[list[str]] = [[] for _ in range(len(schema.labels) + 1)]
     for path in paths:
-        for text, code in zip(*labelled_texts(path, column, label, schema.labels), strict=True):
+        for text, code in zip(*labelled_texts(path, column, label, schema), strict=True):
             if text.strip():
                 pools[code].append(text)
     found = [pool or pools[-1] for pool in pools[:-1]]

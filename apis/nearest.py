@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pe.data.arrays import to_table
 from pe.data.coerce import coerce
+from pe.data.labels import label_codes
 from pe.data.population import Population
 from pe.data.read import read
 from pe.data.schema import Schema
@@ -43,9 +44,9 @@ class NearestAPI:
     format    as in ``pe.data.read``, and ``columns`` too.
     embedder  what near means; by default the sentence embedder for a text, pixels for an image, else the tabular one.
 
-    Records are coerced to the schema by the rules of ``pe.data.coerce``; without the schema's label column in the data,
-    pass a schema without label. Raises SchemaError or PrivateDataError when the data cannot be read, ConfigError when a
-    label has no public record.
+    Records are coerced to the schema by the rules of ``pe.data.coerce``; where they lack a column of the label, pass a
+    schema without label. Raises SchemaError or PrivateDataError when the data cannot be read, ConfigError when a label
+    has no public record.
     """
 
     name = "nearest"
@@ -63,8 +64,7 @@ class NearestAPI:
         self.embedder = embedder or _usual(schema)
         self.public_data = Path(path).name if isinstance(path, str | Path) else "a table handed over in memory"
         arrays = coerce(read(path, schema, format=format, columns=columns), schema)
-        n = len(arrays[schema.columns[0].name])
-        labels = arrays[schema.label] if schema.label is not None else np.zeros(n, np.int32)
+        labels = label_codes(arrays, schema)
         self.records = to_table(arrays, schema)
         self._vectors = self._integers(self.records)
         self._pools = [np.flatnonzero(labels == label) for label in range(len(schema.labels))]

@@ -56,8 +56,9 @@ class NGramAPI:
 
     corpus        paths: what ``pe.data.read`` reads, or .txt with a text per line. Public.
     corpus_text   the column of texts, one for all or one for each path; by default the schema's.
-    corpus_label  a column of labels, in all of them. A text whose value is a label of the schema, letter by letter, is
-                  for that label alone, any other for all. By default, and without one, all are for all labels.
+    corpus_label  a column of labels, in all of them; a list, where several columns are the schema's label. A text whose
+                  values are a label of the schema, letter by letter, is for that label alone, any other for all. By
+                  default, and without one, all are for all labels.
     order         of the model: a word follows from at most ``order - 1`` before it.
     words         fewest and most words of a fresh text.
     limit         characters of the corpus that are used: of a larger one every k-th text.
@@ -74,7 +75,7 @@ class NGramAPI:
         *,
         corpus: str | Path | Sequence[str | Path],
         corpus_text: str | Sequence[str] | None = None,
-        corpus_label: str | None = None,
+        corpus_label: str | Sequence[str] | None = None,
         order: int = 4,
         words: Sequence[int] = (10, 250),
         limit: int = 20_000_000,
@@ -98,7 +99,7 @@ class NGramAPI:
         self.schema, self.column = schema, schema.text
         self.fewest, self.most = int(words[0]), int(words[1])
         self.public_data = "the corpus of an n-gram model, " + ", ".join(Path(path).name for path in paths)
-        self.vocabulary, own, (shared,) = read_corpus(paths, columns, corpus_label, schema.labels, limit=limit)
+        self.vocabulary, own, (shared,) = read_corpus(paths, columns, corpus_label, schema, limit=limit)
         everything = [sentence for pool in (*own, shared) for sentence in pool]
         size = len(self.vocabulary.words)
         common = _Source(everything, order, size)

@@ -17,6 +17,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pe.data.coerce import coerce
+from pe.data.labels import joined, label_codes
 from pe.data.read import read
 from pe.data.schema import Schema, Text
 from pe.errors import ConfigError, SchemaError
@@ -69,10 +70,10 @@ class Prompts:
 
     document      what a text is called, such as "restaurant review".
     variation     "paraphrase" or "blanks": what a variation is asked for.
-    keywords      topics for random samples: a list, or one per label value.
+    keywords      topics for random samples: a list, or one per label ("a / b" where several columns are the label).
     personas, styles  who writes a random sample, and how a paraphrase is told; by default the shipped lists.
     demos         public examples: a list of texts, or what ``pe.data.read`` reads with the schema's text column; its
-                  label column if it has one. Without them, blanks are shown on other synthetic parents.
+                  label columns if it has them. Without them, blanks are shown on other synthetic parents.
     shots         how many examples a prompt shows: of the same label where there are any.
     words         length of a random sample: a number, or the lowest and highest of a uniform draw.
     length_scale  a variation has max(25, words of the parent + N(0, degree * length_scale)) words.
@@ -114,7 +115,7 @@ class Prompts:
             raise ConfigError("expected prompts.shots, length_scale >= 0 and most_words >= 1. Nothing was spent.")
         self.document, self.variation, self.instructions = document, variation, instructions
         self.words, self.length_scale, self.most_words, self.shots = span, length_scale, most_words, shots
-        self.label_name = schema.label
+        self.label_columns = schema.label_columns
         self._keywords = _by_label(keywords, schema)
         folder = None if templates is None else Path(templates)
         self._templates = _templates(folder)
@@ -126,9 +127,9 @@ class Prompts:
             self.public_data = "examples in prompts, from the configuration"
 
     def random(self, facts: Mapping[str, str], rng: np.random.Generator) -> Prompt:
-        """Ask for a fresh text; ``facts`` maps columns to values, the label among them."""
+        """Ask for a fresh text; ``facts`` maps columns to values, those of the label among them."""
         words = self._at_most(int(rng.integers(self.words[0], self.words[1], endpoint=True)))
-        label = facts.get(self.label_name or "", "")
+        label = self._label(facts)
         fields = {
             "persona": _one_of(self.personas, rng),
             "keyword": _one_of(self._keywords.get(label, self._keywords.get(None, [])), rng),
@@ -152,7 +153,7 @@ class Prompts:
         spread = float(rng.normal(0, degree * self.length_scale)) if degree * self.length_scale > 0 else 0.0
         words = self._at_most(max(LEAST_WORDS, round(len(text.split()) + spread)))
         fields: dict[str, Any] = {"text": text, "degree": degree}
-        label = facts.get(self.label_name or "", "")
+        label = self._label(facts)
         if self.variation == "paraphrase":
             fields |= {"style": _one_of(self.styles, rng), "demos": []}
             fields["demos"] = [{"text": each.text} for each in self._shown(label, (), text, rng)]
@@ -165,9 +166,13 @@ class Prompts:
     def _prompt(self, kind: str, facts: Mapping[str, str], words: int, fields: Mapping[str, Any]) -> Prompt:
         told = {_one_line(name): _one_line(value) for name, value in facts.items()}
         about = {"document": self.document, "instructions": self.instructions}
-        label = _one_line(facts.get(self.label_name or "", ""))
+        label = _one_line(self._label(facts))
         filled = about | {"facts": told, "label": label, "words": words} | dict(fields)
         return Prompt(_rendered(self._templates["system"], about), _rendered(self._templates[kind], filled), words)
+
+    def _label(self, facts: Mapping[str, str]) -> str:
+        """As the label set has it; empty without a label."""
+        return joined([facts[name] for name in self.label_columns if name in facts])
 
     def _at_most(self, words: int) -> int:
         return words if self.most_words is None else min(words, self.most_words)
@@ -269,13 +274,13 @@ def _demos(demos: str | Path | Sequence[str], schema: Schema) -> list[Demo]:
     column = next(each for each in schema.features if isinstance(each, Text))
     plain = Schema((column,))
     if schema.label is not None:
-        labelled = Schema((column, schema.column(schema.label)), schema.label)
+        labelled = Schema((column, *map(schema.column, schema.label_columns)), schema.label)
         try:
             found = coerce(read(demos, labelled), labelled)
-        except SchemaError:  # no label column
+        except SchemaError:  # not all label columns
             pass
         else:
-            pairs = zip(found[column.name], found[schema.label], strict=True)
+            pairs = zip(found[column.name], label_codes(found, labelled), strict=True)
             return [Demo(str(text), schema.labels[int(code)]) for text, code in pairs if str(text).strip()]
     found = coerce(read(demos, plain), plain)
     return [Demo(str(text)) for text in found[column.name] if str(text).strip()]

@@ -254,7 +254,7 @@ def _targets(config: Config, schema: Schema) -> tuple[str, ...]:
     for name in targets:
         if not isinstance(schema.column(name), (Categorical, Numeric)):
             raise ConfigError(f"evolution.targets: '{name}' is neither numbers nor categories. Nothing was spent.")
-    return tuple(name for name in targets if name != schema.label)
+    return tuple(name for name in targets if name not in schema.label_columns)
 
 
 def _label_shares(config: Config, schema: Schema) -> tuple[tuple[float, ...] | None, float]:

@@ -112,7 +112,7 @@ def write_card(
             if not plan.buys_labels
             else "from a charged, noisy count"
         )
-        lines += [f"Records by `{schema.label}` ({source}): {sizes}.", ""]
+        lines += [f"Records by `{schema.label_name}` ({source}): {sizes}.", ""]
     if examples:
         lines += ["## Examples", "", "Synthetic records, as released, cut short:", ""]
         lines += [f"- {f'({_inline(label)}) ' if label else ''}{_inline(text)}" for label, text in examples]

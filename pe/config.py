@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pe.data.labels import as_label
 from pe.data.parts import is_address
-from pe.errors import ConfigError
+from pe.errors import ConfigError, SchemaError
 from pe.privacy.accountant import accountant_from
 from pe.privacy.budget import Adjacency, Budget, Unit
 
@@ -25,6 +26,7 @@ class _Section(BaseModel):
 class PrivateConfig(_Section):
     """Where the private records are, and the public schema that describes them.
 
+    ``label`` names the column, or the columns, that condition generation: by default the schema's.
     ``user`` names the column that says whose record it is; unit "user" needs it.
     """
 
@@ -32,9 +34,17 @@ class PrivateConfig(_Section):
     schema_: Name | None = Field(default=None, alias="schema")
     path: str | None = None
     format: str | None = None
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     user: Name | None = None
     columns: dict[str, str] = {}
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _names(cls, label: Any) -> Any:
+        try:
+            return as_label(label)
+        except SchemaError:
+            raise ValueError("expected a column or a list of different ones") from None
 
 
 class BoughtShares(_Section):
@@ -45,7 +55,8 @@ class BoughtShares(_Section):
 
 class PrivacyConfig(_Section):
     """The claim. ``label_shares`` defaults to buying them with 2 % of the budget when there is a label; cross-tables,
-    which need the counts for more, spend 3 % on them whatever is asked.
+    which need the counts for more, spend 3 % on them whatever is asked. A list holds a share for every label, those
+    of several columns in row-major order: the last column's values vary fastest.
 
     user_norm   for unit "user": the L2 norm to which all votes of one user together are scaled down.
     accountant  "gdp", or "renyi:ORDER" for a source that is also charged for DP-SGD.
@@ -141,6 +152,8 @@ class KernelConfig(_Section):
     columns: Annotated[int, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     family: Annotated[int, Field(ge=0)] | None = None
+    repulsion: Annotated[float, Field(ge=0, le=1)] | None = None
+    contrast: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class EvolutionConfig(_Section):

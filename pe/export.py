@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from pe.data.arrays import to_arrow, to_numpy
+from pe.data.labels import label_arrays
 from pe.data.pictures import png
 from pe.data.population import Population
 from pe.data.schema import Categorical, Column, Datetime, Image, Schema, Text
@@ -26,7 +27,9 @@ Files = dict[str, bytes]
 def default_formats(schema: Schema) -> list[str]:
     if schema.text is not None and schema.image is None:
         return ["jsonl", "parquet"]
-    return ["csv", "parquet"] if schema.image is None else ["imagefolder", "parquet"]
+    if schema.image is None:
+        return ["csv", "parquet"]
+    return ["imagefolder", "parquet"] if len(schema.label_columns) < 2 else ["parquet"]
 
 
 def check_formats(formats: Iterable[str], schema: Schema) -> None:
@@ -39,6 +42,11 @@ def check_formats(formats: Iterable[str], schema: Schema) -> None:
             raise ConfigError(f"{name} cannot hold images: use imagefolder, npz, parquet or hf. Nothing was spent.")
         if name in ("imagefolder", "npz") and schema.image is None:
             raise ConfigError(f"{name} needs an image column: use csv, jsonl, parquet or hf. Nothing was spent.")
+        if name == "imagefolder" and len(schema.label_columns) > 1:
+            raise ConfigError(
+                f"imagefolder has one folder per value of one label, not of '{schema.label_name}': use npz, parquet or "
+                "hf. Nothing was spent."
+            )
 
 
 def export(population: Population, schema: Schema, formats: Iterable[str]) -> Files:
@@ -52,7 +60,7 @@ def export(population: Population, schema: Schema, formats: Iterable[str]) -> Fi
 
 
 def records(population: Population, schema: Schema) -> pa.Table:
-    """Keys, then all declared columns in declared order, the label among them, without lineage.
+    """Keys, then all declared columns in declared order, those of the label among them, without lineage.
 
     Booleans are truth values, dates date32, instants timestamps to the second (UTC, without a zone), categories
     dictionaries.
@@ -63,9 +71,10 @@ def records(population: Population, schema: Schema) -> pa.Table:
         assert rng is not None
         columns.append(key.make(len(population), rng))
         names.append(key.name)
+    label = label_arrays(population.labels, schema)
     for column in schema.columns:
-        if column.name == schema.label:
-            values = to_arrow(population.labels, column)
+        if column.name in label:
+            values = to_arrow(label[column.name], column)
         else:
             values = population.records.column(column.name)
         columns.append(_natural(values, column))
@@ -145,8 +154,8 @@ def _npz(population: Population, schema: Schema) -> Files:
         else:
             values = to_numpy(population.records, column)
             arrays[column.name] = values.astype(np.str_) if isinstance(column, Text) else values
-    if schema.label is not None:
-        arrays[schema.label] = np.array(schema.labels)[population.labels]
+    for name, codes in label_arrays(population.labels, schema).items():
+        arrays[name] = np.array(schema.categorical(name).values)[codes]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return {"synthetic.npz": buffer.getvalue()}
@@ -165,13 +174,13 @@ def _hf(population: Population, schema: Schema) -> Files:
     """A folder for ``datasets.load_dataset``: Parquet with typed features (ClassLabel, Image) and a card."""
     columns: list[Any] = []
     features: dict[str, Any] = {}
-    table = _plain(population, schema)
+    table, label = _plain(population, schema), label_arrays(population.labels, schema)
     for key in schema.keys:
         columns.append(table.column(key.name))
         features[key.name] = _value(table.schema.field(key.name).type)
     for column in schema.columns:
         if isinstance(column, Categorical) and column.kind != "boolean":
-            codes = population.labels if column.name == schema.label else to_numpy(population.records, column)
+            codes = label[column.name] if column.name in label else to_numpy(population.records, column)
             columns.append(pa.array(codes, pa.int64(), mask=codes == len(column.values)))
             features[column.name] = {"names": list(column.values), "_type": "ClassLabel"}
         elif isinstance(column, Image):

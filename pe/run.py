@@ -1,7 +1,7 @@
 """A run is a directory: resolved configuration, one folder per iteration, and the release.
 
     config.toml             resolved; compared on resume, like schema.toml
-    run.json                identity and format
+    run.json                identity, format, and the plan that configuration and schema came to; compared, too
     iterations/notes.json   public facts that later iterations build on (``Notes``)
     iterations/003/         histogram.npz (noisy, write-once; 000 may hold others), population.parquet, api.jsonl (what
                             an API was asked, what it answered, what that cost: ``pe.journal``)
@@ -20,7 +20,7 @@ import json
 import tomllib
 import uuid
 import zipfile
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +35,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pe.data.population import Population
 from pe.data.schema import Schema
 from pe.errors import RunError, RunLockedError, RunMismatchError
+from pe.evolution.plan import Plan
 from pe.evolution.start import Releaser
 from pe.files import refusals, write_atomically
 from pe.journal import NAME, Journal, Usage, usage_of
@@ -42,7 +43,7 @@ from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
 from pe.protocols import Metered
 
-FORMAT = 2
+FORMAT = 3
 """Version of the directory's layout and of everything that decides how a stored iteration continues."""
 
 
@@ -56,8 +57,8 @@ class Run:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path, config: dict[str, Any], schema: Schema) -> Run:
-        """Create the directory for a resolved configuration and schema, or reopen it with the same ones.
+    def open(cls, path: Path, config: dict[str, Any], schema: Schema, plan: Plan) -> Run:
+        """Create the directory for a resolved configuration, schema and plan, or reopen it with the same ones.
 
         A directory in which no iteration was ever stored takes a new configuration. Raises RunLockedError, RunError
         for a directory that is something else, RunMismatchError naming the first setting that differs.
@@ -72,7 +73,7 @@ class Run:
                     f"another process works on {path}: wait for it, or stop it. Nothing was spent."
                 ) from None
         try:
-            identity = _identity(path, config, schema)
+            identity = _identity(path, config, schema, plan.settings)
             return cls(path, identity, lock, simulated="simulate" in config.get("privacy", {}))
         except BaseException:
             lock.release()
@@ -246,8 +247,11 @@ class Notes(MutableMapping[str, Any]):
         write_atomically(self.path, json.dumps(self._facts, indent=1).encode())
 
 
-def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
-    """The identity of the run in ``path``, after comparing or writing its configuration."""
+def _identity(path: Path, config: dict[str, Any], schema: Schema, plan: dict[str, Any]) -> str:
+    """The identity of the run in ``path``, after comparing or writing its configuration.
+
+    Another version may make another plan of the same configuration.
+    """
     file = path / "run.json"
     difference = ""
     if file.exists():
@@ -260,11 +264,17 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
         difference = _difference(stored_config(path), config) or _difference(
             _parsed(path / "schema.toml"), tomllib.loads(schema.to_toml())
         )
-        if not difference:
+        begun = any(file.suffix != ".jsonl" for file in path.glob("iterations/*/*"))
+        if begun and not difference and (changed := _first_difference(about["plan"], plan)):
+            raise RunMismatchError(
+                f"{path} was begun by a version whose settings of the method differ: {changed}. Finish it with that "
+                "version, or name another run directory. Nothing was spent."
+            )
+        if not difference and about["plan"] == plan:
             if stored_config(path) != config:
                 write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
             return str(about["run"])
-        if any(file.suffix != ".jsonl" for file in path.glob("iterations/*/*")):
+        if begun:
             raise RunMismatchError(
                 f"{path} was started with another configuration: {difference}. Restore the setting, or name another "
                 "run directory. Nothing was spent."
@@ -280,7 +290,7 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema) -> str:
     identity = uuid.uuid4().hex
     write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
     write_atomically(path / "schema.toml", schema.to_toml().encode())
-    write_atomically(file, json.dumps({"format": FORMAT, "run": identity}).encode())
+    write_atomically(file, json.dumps({"format": FORMAT, "run": identity, "plan": plan}).encode())
     return identity
 
 
@@ -326,10 +336,15 @@ def decisive(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    old, new = _flat(decisive(before)), _flat(decisive(after))
+    return _first_difference(decisive(before), decisive(after), MOVABLE)
+
+
+def _first_difference(before: dict[str, Any], after: dict[str, Any], movable: Collection[str] = ()) -> str:
+    """The first setting, by name, that differs; empty if none does."""
+    old, new = _flat(before), _flat(after)
     for key in sorted(old.keys() | new.keys()):
-        movable = key in MOVABLE or f"{key.partition('.')[0]}.*" in MOVABLE
-        if not movable and old.get(key) != new.get(key):
+        free = key in movable or f"{key.partition('.')[0]}.*" in movable
+        if not free and old.get(key) != new.get(key):
             return f"{key} was {old.get(key, 'not set')}, is {new.get(key, 'not set')}"
     return ""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from pe.delivery import Synthetic, certified, examples, public_files, release_fo
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
 from pe.evolution.candidates import CandidateEmbedder
 from pe.evolution.kernel import Target, noted
-from pe.evolution.loop import Generation, aimed, converged, first, label_shares, step
+from pe.evolution.loop import Evolution, Generation, label_shares
 from pe.evolution.plan import Plan
 from pe.export import check_formats, default_formats
 from pe.privacy.accountant import add, fits
@@ -103,9 +102,17 @@ class Session:
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        self._candidates = CandidateEmbedder(self.blueprint.embedder)
-        self.notes = self.run.notes
-        self._asked = False
+        public, self.notes, self._asked = self.blueprint, self.run.notes, False
+        self._evolution = Evolution(
+            self.private,
+            public.apis,
+            CandidateEmbedder(public.embedder),
+            public.plan,
+            public.budget,
+            self.run.releaser(self.account),
+            public.config.evolution.seed,
+            self.notes,
+        )
 
     @classmethod
     def open(
@@ -128,7 +135,7 @@ class Session:
         executor = executor or build_executor(config)
         simulated = config.privacy.simulate is not None
         book = None if simulated else Ledger(ledger, create=create)
-        run = Run.open(Path(config.output.run), config.resolved(), blueprint.schema)
+        run = Run.open(Path(config.output.run), config.resolved(), blueprint.schema, blueprint.plan)
         try:
             account = _simulated(blueprint) if book is None else _account(blueprint, book, run, create)
             private = PrivateDataset.read(
@@ -157,7 +164,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        self._candidates.close()
+        self._evolution.candidates.close()
         self.private.executor.close()
         self.run.close()
 
@@ -173,7 +180,7 @@ class Session:
     @property
     def converged(self) -> bool:
         """Whether the run ended because further rounds without votes would change nothing for the better."""
-        return self.generation is not None and converged(self.blueprint.plan, self.generation, self.notes)
+        return self.generation is not None and self._evolution.converged(self.generation)
 
     @property
     def distance(self) -> float | None:
@@ -186,34 +193,21 @@ class Session:
         When the budget does not allow another iteration, the run stops with the newest generation, if at least one
         iteration was done; otherwise BudgetExceededError is raised. Any other error says what was spent.
         """
-        apis, seed = self.blueprint.apis, self.blueprint.config.evolution.seed
-        how: dict[str, Any] = {
-            "budget": self.blueprint.budget,
-            "release": self.run.releaser(self.account),
-            "seed": seed,
-            "notes": self.notes,
-        }
-        number = 0 if self.generation is None else self.generation.iteration + 1
+        before, evolution = self.generation, self._evolution
         try:
-            with self.run.journals(number, apis):
+            with self.run.journals(0 if before is None else before.iteration + 1, self.blueprint.apis):
                 self._ready()
-                made = self._made(how)
+                made = evolution.first() if before is None else evolution.step(before)
             self.run.store_population(made.iteration, made.population)
         except BudgetExceededError as error:
-            if self.generation is None or self.generation.iteration == 0:
+            if before is None or before.iteration == 0:
                 raise error.spent(self.spending()) from None
             self.stopped = str(error)
-            return self.generation
+            return before
         except PEError as error:
             raise error.spent(self.spending()) from None
         self.generation = made
         return made
-
-    def _made(self, how: dict[str, Any]) -> Generation:
-        plan, apis = self.blueprint.plan, self.blueprint.apis
-        if self.generation is None:
-            return first(self.private, apis[0], self._candidates, plan, **how)
-        return step(self.private, apis, self._candidates, plan, self.generation, **how)
 
     def _ready(self) -> None:
         """Once, before anything is spent: ask the APIs that can tell whether any call could succeed."""
@@ -256,7 +250,7 @@ class Session:
 
     def _stored_target(self, shares: NDArray[np.float64]) -> Target | None:
         """The kernel mean as it was released; raises RunError where it is lost."""
-        plan, release = self.blueprint.plan, self.run.releaser(self.account)
+        release = self._evolution.release
 
         def stored(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
             if self.run.histogram(iteration, name) is None:
@@ -266,17 +260,9 @@ class Session:
                 )
             return release(votes, sigma, iteration, name)
 
-        counts = self.run.histogram(0) if plan.start is None else None
-        return aimed(
-            Generation(0, self.run.population(0, self.blueprint.schema), shares, counts),
-            self.private,
-            self._candidates,
-            plan,
-            budget=self.blueprint.budget,
-            release=stored,
-            seed=self.blueprint.config.evolution.seed,
-            notes=self.notes,
-        ).target
+        counts = self.run.histogram(0) if self.blueprint.plan.start is None else None
+        begun = Generation(0, self.run.population(0, self.blueprint.schema), shares, counts)
+        return replace(self._evolution, release=stored).aimed(begun).target
 
     def _refuse_unpaid(self) -> None:
         """Raise RunMismatchError for a stored histogram that this ledger did not charge to this run.

@@ -7,8 +7,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pe.config import Config
+from pe.data.labels import label_names
 from pe.data.parts import place_of
-from pe.data.schema import Categorical, Column, Schema, Text
+from pe.data.schema import Categorical, Schema, Text
 from pe.delivery import Synthetic
 from pe.errors import ConfigError, SchemaError
 from pe.session import Blueprint, Session
@@ -28,8 +29,8 @@ def synthesize(
     source: str | None = None,
     user: str | None = None,
     user_norm: float = 1.0,
-    label: str | None = None,
-    labels: Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     label_shares: Any = None,
     api: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None = None,
     embedder: str | Mapping[str, Any] | None = None,
@@ -55,7 +56,7 @@ def synthesize(
                of arrays: see ``pe.data.read``.
     schema     public knowledge about the columns: a Schema, or the path of a TOML file. Never inferred from the data.
     text       in place of a schema: the one column of free text, cut at ``pe.Text.max_length`` characters; with a
-               ``label`` also the public list of its values, ``labels``.
+               ``label`` also the public list of its values, ``labels``; of several columns {column: values}.
     rows       how many records to release; see ``pe.config.OutputConfig``.
     adjacency  "add-remove" (the number of records is private) or "replace-one" (it is public).
     source     name of the private source in the ledger; by default the file's name. All its runs share one budget.
@@ -65,8 +66,10 @@ def synthesize(
     simulate   a seed: simulate the run with noise that repeats, for data that are not private. No ledger is opened,
                nothing is certified, and every file says so.
     at_least   how many private records there are known to be, publicly: a very small budget is refused without.
-    label      name of the categorical column that conditions generation.
-    label_shares  "uniform", a list, or {"budget_share": 0.02} (the default): bought with that share of the budget.
+    label      name of the categorical column that conditions generation; or a list of them, every combination of whose
+               values is then a label.
+    label_shares  "uniform", a list (in the order of ``pe.Schema.labels``), or {"budget_share": 0.02} (the default):
+               bought with that share of the budget.
     execution  who counts the votes, such as {"workers": 4}: see ``pe.config.ExecutionConfig``. Decides no result.
     api, embedder  a kind, "kind:value" such as "ngram:public.jsonl" or "openai:gpt-4o-mini", "package.module:Class",
                or a mapping of ``kind`` and its keys; by default chosen by the schema. Texts need an API named.
@@ -146,22 +149,30 @@ def blueprint_of(config: Config) -> Blueprint:
     return Blueprint.of(config, Schema.read(config.private.schema_))
 
 
-def text_schema(text: str, label: str | None, labels: Sequence[str] | None) -> Schema:
-    """The schema of one column of free text, and of a label whose values are declared; raises SchemaError."""
-    if (label is None) != (labels is None):
+def text_schema(
+    text: str, label: str | Sequence[str] | None, labels: Sequence[str] | Mapping[str, Sequence[str]] | None
+) -> Schema:
+    """The schema of one column of free text, and of a label whose values are declared; raises SchemaError.
+
+    ``labels`` are the values of one column, or {column: values} of each of the label's columns.
+    """
+    if label is None and labels is not None:
+        raise SchemaError("labels are the values of a label column: name it with label=.... Nothing was spent.")
+    if label is not None and labels is None:
+        form = "[...]" if isinstance(label, str) else "{column: [...]}"
         raise SchemaError(
-            f"the values of label '{label}' are public and must be declared: labels=[...]; or bought, with "
+            f"the values of label {label!r} are public and must be declared: labels={form}; or bought, with "
             "pe.buy_schema. Nothing was spent."
-            if labels is None
-            else "labels are the values of a label column: name it with label=.... Nothing was spent."
         )
     try:
-        columns: tuple[Column, ...] = (Text(text),)
-        if label is not None and labels is not None:
-            columns += (Categorical(label, tuple(map(str, labels))),)
-        return Schema(columns, label)
+        names = label_names(label)
+        values = labels if isinstance(labels, Mapping) else dict.fromkeys(names[:1], labels or ())
+        if set(values) != set(names):
+            raise SchemaError(f"expected labels as {{column: values}} of {', '.join(names)}, got {labels!r}.")
+        found = (Categorical(name, tuple(map(str, values[name]))) for name in names)
+        return Schema((Text(text), *found), label)
     except SchemaError as error:
-        raise SchemaError(f"{error} Nothing was spent.") from None
+        raise SchemaError(f"{str(error).removesuffix(' Nothing was spent.')} Nothing was spent.") from None
 
 
 def _sections(api: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> list[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -10,15 +12,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pe.privacy import Account, Adjacency, Budget, Ledger
+from pe.privacy import Account, Adjacency, Budget, Ledger, discrete_gaussian
+
+os.environ["COLUMNS"] = "80"  # tables are as wide as this, from whatever terminal the tests are started
 
 settings.register_profile(
-    "pe", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "pe",
+    deadline=None,
+    derandomize=True,  # a commit passes or fails, whenever it is tested; HYPOTHESIS_PROFILE=explore looks further
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-settings.load_profile("pe")
+settings.register_profile("explore", settings.get_profile("pe"), derandomize=False, max_examples=400)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "pe"))
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +59,22 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
 
 
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Find a port for a server that starts later: nobody listens there, no system hands it out, no other process of
+    this test run is given it."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+
+    def find() -> int:
+        while True:
+            port = 10_000 + 64 * secrets.randbelow(350) + worker % 64  # connections leave from 32,768 on
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+    return find
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     """An empty ledger whose key lies in another directory."""
@@ -72,11 +98,20 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
             [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,  # a busy machine takes its time
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
 
     return run
+
+
+@pytest.fixture
+def repeated_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Privacy noise that is the same every time, for tests of how good a noisy result is: no bad luck fails them."""
+    random_bytes = np.random.default_rng(0).bytes
+    monkeypatch.setattr(
+        discrete_gaussian, "sample", lambda sigma, size: discrete_gaussian.draw_from(sigma, size, random_bytes)
+    )
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Reply = dict[str, Any]
-"""status, headers, body (bytes, or what becomes JSON), delay in seconds."""
+"""status, headers, body (bytes, or what becomes JSON), delay in seconds, how many are in flight before it is sent."""
 
 WORDS = ("the", "soup", "was", "warm", "and", "we", "stayed", "until", "lights", "went", "out", "because", "nobody")
 
@@ -120,6 +120,8 @@ class Stub:
                 try:
                     reply = self.answer(number, request)
                     await asyncio.sleep(self.latency + reply.get("delay", 0.0))
+                    while self.most < reply.get("together", 0):
+                        await asyncio.sleep(0.01)
                 finally:
                     self.flying -= 1
                 writer.write(self._bytes(reply))

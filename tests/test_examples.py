@@ -9,12 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def example(name: str, folder: Path) -> str:
+REPEATED = """
+import numpy as np
+from pe.privacy import discrete_gaussian
+
+random_bytes = np.random.default_rng(0).bytes
+discrete_gaussian.sample = lambda sigma, size: discrete_gaussian.draw_from(sigma, size, random_bytes)
+"""
+"""Imported by an example as it starts: noise that is the same every time."""
+
+
+def example(name: str, folder: Path, start: Path | None = None) -> str:
+    """Run it; with what is to be imported first in a folder ``start``."""
     command = [sys.executable, str(ROOT / "examples" / name)]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
-    )
-    return done.stdout
+    paths = os.pathsep.join([*([str(start)] if start else []), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": paths.strip(os.pathsep)}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def test_the_minimal_example_is_short_and_finds_the_clusters(tmp_path: Path) -> None:
@@ -38,7 +48,9 @@ def test_the_demo_ends_with_two_claims_and_a_contact_sheet(tmp_path: Path) -> No
 
 
 def test_texts_are_made_without_a_language_model(tmp_path: Path) -> None:
-    printed = example("text.py", tmp_path)
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(REPEATED)
+    printed = example("text.py", tmp_path, tmp_path / "start")
     assert "40 texts, (4, 1e-05)-DP" in printed
     fitting = re.search(r"(\d+)% of their adjectives", printed)
     assert fitting is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ adjacency = "{adjacency}"   # add-remove: the number of records is private; repl
 {api}
 
 [evolution]
-# method = "{method}"      # cross-tables (no API, no rounds), tab-pe, image-pe, text-pe, aug-pe, kernel-votes; settings
-# iterations = 10          # of rounds, for all or one per iteration: parents, variations, keep, selection, threshold,
-# seed = 0                 # degree, lookahead, nearest, vote_weights, budget_weights
-# targets = ["column"]     # of cross-tables: what models will be trained to predict, beside the label; numbers too
+# method = "{method}"      # cross-tables (no API, no rounds), herded-tables, tab-pe, image-pe, text-pe, aug-pe,
+# iterations = 10          # kernel-votes; settings of rounds, for all or one per iteration: parents, variations, keep,
+# seed = 0                 # selection, threshold, degree, lookahead, nearest, vote_weights, budget_weights
+# targets = ["column"]     # of tables: what models will be trained to predict, beside the label; numbers too
 
 [output]
 run = "runs/{source}"
@@ -110,7 +111,7 @@ def init(
     *,
     from_public: Path | None = None,
     from_private: Path | None = None,
-    label: str | None = None,
+    label: list[str] | None = None,
     text: str | None = None,
     labels: list[str] | None = None,
     data: str = "private.csv",
@@ -138,11 +139,11 @@ def init(
         Private data from which the columns of --schema that say bounds = "buy" or values = "buy" are completed, by one
         noisy release that is charged to --source. Needs --epsilon, --delta, --adjacency, --source and --schema.
     label
-        The column that conditions generation.
+        The column that conditions generation; repeat for several, every combination of whose values is then a label.
     text
         The column of free text, which is all that is synthesised beside the label.
     labels
-        With --text and --label: every value of the label, in public; by default those of --from-public.
+        With --text and one --label: every value of the label, in public; by default those of --from-public.
     data
         Path of the private data, for the configuration.
     source
@@ -167,12 +168,19 @@ def init(
     force
         Overwrite existing files.
     """
+    from pe.data.labels import label_names
     from pe.errors import ConfigError
     from pe.files import refusals, write_atomically
 
     config, target = folder / "pe.toml", folder / "schema.toml"
+    own = label_names(label)
     if labels is not None and text is None:
         raise ConfigError("--labels goes with --text, which names the column of free text. Nothing was written.")
+    if text is not None and label is not None and len(label) > 1 and from_public is None:
+        raise ConfigError(
+            "several labels of a text need the values of each: draft them from public records (--from-public) or buy "
+            "them (--from-private), or add columns to the schema.toml of one label. Nothing was written."
+        )
     if from_private is not None and text is not None:
         raise ConfigError("--from-private takes the text column from --schema: leave --text out. Nothing was spent.")
     for path in (config, target):
@@ -195,28 +203,28 @@ def init(
 
         bought = buy_schema(from_private, **_purchase(asked), user=user, ledger=ledger, create=create, again=again)
         remarks += bought.remarks
-        label = label or bought.schema.label
+        own = own or bought.schema.label_columns
         data, content = str(from_private.resolve()), bought.to_toml()
         if bought.schema.text is not None:
             api, method, formats = TEXT_API, "text-pe", "jsonl"
     elif from_public is not None:
         from pe.data.draft import draft
 
-        drafted, notes = draft(from_public, label, text, labels)
+        drafted, notes = draft(from_public, own or None, text, labels)
         remarks += notes
         if (folder / data).resolve() == from_public.resolve():
             remarks.append(
                 f"{from_public} is named as public and as private: the drafted schema shows its bounds and categories, "
                 "and nothing protects what it shows. Name another sample, or buy the bounds (--from-private)."
             )
-        label = drafted.label
+        own = drafted.label_columns
         if drafted.image is not None:
             api, method, formats = API.format(kind="text_render"), "image-pe", "imagefolder"
         content = f"# Drafted from {from_public.name}, declared public.\n\n{drafted.with_label(None).to_toml()}"
     elif text is not None:
         from pe.synthesis import text_schema
 
-        declared = text_schema(text, label, labels).with_label(None)
+        declared = text_schema(text, own or None, labels).with_label(None)
         content = f"# What everyone may know about the records.\n\n{declared.to_toml()}"
     if text is not None:
         api, method, formats = TEXT_API, "text-pe", "jsonl"
@@ -225,9 +233,11 @@ def init(
         data=data,
         source=source or Path(data).stem,
         adjacency=adjacency or "add-remove",
-        label=f'label = "{label}"' if label else '# label = "column"       # conditions generation; categorical',
+        label=f"label = {_toml(own)}"
+        if own
+        else '# label = "column"       # conditions generation; categorical, or a list of such columns',
         shares='label_shares = { budget_share = 0.02 }   # or "uniform", or a list in the order of the label set'
-        if label
+        if own
         else "",
         api=api,
         method=method,
@@ -240,6 +250,11 @@ def init(
     for remark in remarks:
         warn(remark)
     out.print(f"Wrote {config} and {target}: edit them, then 'pe plan {config}'.", highlight=False, markup=False)
+
+
+def _toml(names: tuple[str, ...]) -> str:
+    """One name or a list of them, in TOML's spelling, which is JSON's."""
+    return json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
 
 
 def _purchase(asked: dict[str, Any]) -> dict[str, Any]:

@@ -144,13 +144,16 @@ def _pairs(path: Path, column: str, target: str) -> dict[str, str]:
 # -- what constraints can mean together ------------------------------------------------------------------------------
 
 
-def check(constraints: Sequence[Constraint], columns: Mapping[str, Column], label: str | None) -> None:
-    """Raise SchemaError unless some record can satisfy all constraints, and ``repair`` can find it."""
+def check(constraints: Sequence[Constraint], columns: Mapping[str, Column], label: Sequence[str]) -> None:
+    """Raise SchemaError unless some record can satisfy all constraints, and ``repair`` can find it.
+
+    ``label``: names of the columns that no constraint may hold.
+    """
     for constraint in constraints:
         for name in constraint.names:
             if name not in columns:
                 raise SchemaError(f"constraint {constraint}: the schema has no column '{name}'.")
-            if name == label:
+            if name in label:
                 raise SchemaError(f"constraint {constraint}: the label '{name}' conditions generation, it is not made.")
         if len(set(constraint.names)) != len(constraint.names) or len(constraint.names) < 2:
             raise SchemaError(f"constraint {constraint}: expected at least two columns, each once.")

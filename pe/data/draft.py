@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pe.data import jsonl
 from pe.data.imagefolder import IMAGE_FILES
+from pe.data.labels import label_names
 from pe.data.parts import FORMATS
 from pe.data.schema import Categorical, Column, Datetime, Image, Numeric, Schema, Text, boolean
 from pe.data.times import DAY, iso, seconds
@@ -33,25 +34,30 @@ _DATED = r"^\d{4}-\d\d-\d\d"
 
 
 def draft(
-    sample: str | Path, label: str | None = None, text: str | None = None, labels: Sequence[str] | None = None
+    sample: str | Path,
+    label: str | Sequence[str] | None = None,
+    text: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> tuple[Schema, list[str]]:
     """A schema that fits a public sample (CSV, TSV, JSONL, Parquet, Arrow, npz, image folder), and remarks on it.
 
     Whole numbers become integers, other numbers floats (on a log scale where they are positive and very skewed), truth
     values booleans, dates dates, other text categories, in the order of their text: an order of the values is never
     guessed. A column with missing values gets ``missing``. Bounds and categories are those of the sample, so it must
-    cover what may occur. The label column becomes categorical, with ``labels`` where they are given; columns that fit
-    none of these go to ``ignore``. ``text`` names a column of free text: all others but the label then go to
-    ``ignore``. Raises SchemaError.
+    cover what may occur. The label's columns become categorical, a single one with ``labels`` where they are given;
+    columns that fit none of these go to ``ignore``. ``text`` names a column of free text: all others but the label then
+    go to ``ignore``. Raises SchemaError.
     """
-    path = Path(sample)
+    path, own = Path(sample), label_names(label)
+    if labels is not None and len(own) != 1:
+        raise SchemaError(f"labels are the values of one label column, got {len(own)} columns: leave them out.")
     if not path.exists():
         raise SchemaError(f"{path} does not exist.")
     if path.is_dir():
-        return _from_folder(path, label)
+        return _from_folder(path, own)
     kind = FORMATS.get(path.suffix.lower())
     if kind == "npz":
-        return _from_npz(path, label)
+        return _from_npz(path, own)
     try:
         if kind in ("csv", "tsv"):
             delimiter = "," if kind == "csv" else "\t"
@@ -73,11 +79,11 @@ def draft(
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{path} cannot be read: {error}.") from None
     names = [name.strip() for name in table.column_names]
-    for asked in (label, text):
-        if asked is not None and asked not in names:
+    for asked in (*own, *([] if text is None else [text])):
+        if asked not in names:
             raise SchemaError(f"{path} has no column '{asked}'; it has {', '.join(names)}.")
     columns: list[Column] = []
-    ignored = [name for name in names if text is not None and name not in (text, label)]
+    ignored = [name for name in names if text is not None and name not in (text, *own)]
     remarks: list[str] = []
     for name, values in zip(names, table.columns, strict=True):
         if name in ignored:
@@ -85,16 +91,16 @@ def draft(
         column: Column | None
         if name == text:
             column = Text(name)
-        elif name == label and labels is not None:
+        elif name in own and labels is not None:
             column = Categorical(name, tuple(labels))
         else:
-            column = _categorical(name, values, label=True) if name == label else _column(name, values)
+            column = _categorical(name, values, label=True) if name in own else _column(name, values)
         if column is None:
             ignored.append(name)
             remarks.append(f"column '{name}' was left out: {_why_not(values)}")
         else:
             columns.append(column)
-        if name != label and _like_ids(values):
+        if name not in own and _like_ids(values):
             remarks.append(
                 f"column '{name}' has no two equal values: if it is an id, give it type = \"key\": that makes "
                 "fresh ones and never reads the private ones"
@@ -214,9 +220,11 @@ def _natural(text: str) -> tuple[float, str]:
         return (math.inf, text)
 
 
-def _from_folder(path: Path, label: str | None) -> tuple[Schema, list[str]]:
+def _from_folder(path: Path, label: tuple[str, ...]) -> tuple[Schema, list[str]]:
     from PIL import Image as Pictures
 
+    if len(label) > 1:
+        raise SchemaError(f"{path}: the folders of images are one label, got {len(label)} columns.")
     files = sorted(file for file in path.glob("*/*") if file.suffix.lower() in IMAGE_FILES)
     if not files:
         raise SchemaError(f"{path}: expected image files in one folder per label.")
@@ -224,11 +232,11 @@ def _from_folder(path: Path, label: str | None) -> tuple[Schema, list[str]]:
         width, height = picture.size
         channels = 1 if picture.mode in ("1", "L", "I", "I;16") else 3
     labels = sorted({file.parent.name for file in files}, key=_natural)
-    name = label or "label"
+    name = label[0] if label else "label"
     return Schema((Image("image", height, width, channels), Categorical(name, tuple(labels))), name), []
 
 
-def _from_npz(path: Path, label: str | None) -> tuple[Schema, list[str]]:
+def _from_npz(path: Path, label: tuple[str, ...]) -> tuple[Schema, list[str]]:
     columns: list[Column] = []
     remarks: list[str] = []
     with np.load(path, allow_pickle=False) as archive:
@@ -237,8 +245,8 @@ def _from_npz(path: Path, label: str | None) -> tuple[Schema, list[str]]:
             if array.ndim in (3, 4) and not any(isinstance(column, Image) for column in columns):
                 channels = 1 if array.ndim == 3 else array.shape[3]
                 columns.append(Image(name, array.shape[1], array.shape[2], channels))
-            elif array.ndim == 1 and name == label:
+            elif array.ndim == 1 and name in label:
                 columns.append(Categorical(name, tuple(sorted({str(v) for v in array.tolist()}, key=_natural))))
             else:
                 remarks.append(f"array '{name}' was left out; name it with --label if it is the label")
-    return Schema(tuple(columns), label), remarks
+    return Schema(tuple(columns), label or None), remarks

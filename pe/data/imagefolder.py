@@ -32,9 +32,9 @@ def pictures(path: Path, schema: Schema) -> Iterator[Raw]:
     """Pictures and their labels, in the order of their paths; at least one batch. Raises SchemaError,
     PrivateDataError."""
     image = schema.image
-    others = [column for column in schema.features if column is not image]
+    others = [column for column in schema.features if column is not image] or schema.label_columns[1:]
     if image is None or others:
-        raise SchemaError("an image folder holds one image column and at most a label. Nothing was spent.")
+        raise SchemaError("an image folder holds one image column and at most one label column. Nothing was spent.")
     files = _files(path, schema)
     if not files and not _laid_out(path, schema):  # decided by the folders, not by how many pictures they hold
         raise PrivateDataError(f"{path}: expected {_pattern(schema)} to match image files. Nothing was spent.")
@@ -67,7 +67,7 @@ def _decoded(files: list[Path], schema: Schema) -> Raw:
                 row[:] = 0
     raw: Raw = {image.name: pixels}
     if schema.label is not None:
-        raw[schema.label] = pa.chunked_array([pa.array([file.parent.name for file in files], pa.string())])
+        raw[schema.label_name] = pa.chunked_array([pa.array([file.parent.name for file in files], pa.string())])
     return raw
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from pe.data.columns import Text as Text
 from pe.data.columns import boolean as boolean
 from pe.data.columns import column_from
 from pe.data.constraints import Constraint, check, constraint_from
+from pe.data.labels import MOST_LABELS, as_label, joined, label_names
 from pe.errors import SchemaError
 
 RESERVED = "pe."
@@ -51,8 +55,10 @@ class Purchase:
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns in order; ``label`` names the categorical column that conditions generation, if any.
+    """Columns in order; ``label`` names the categorical column that conditions generation, if any, or several.
 
+    label        of several columns every combination of their values is a label; they are kept as a tuple, a list of
+                 one as its name.
     keys         ids made for the output; they stand before the columns.
     ignore       columns that the user declares to be dropped. Like all undeclared ones they are not read.
     constraints  what holds within every synthetic record.
@@ -60,13 +66,14 @@ class Schema:
     """
 
     columns: tuple[Column, ...]
-    label: str | None = None
+    label: str | Sequence[str] | None = None
     keys: tuple[Key, ...] = ()
     ignore: tuple[str, ...] = ()
     constraints: tuple[Constraint, ...] = ()
     bought: tuple[Purchase, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "label", as_label(self.label))
         names = [column.name for column in (*self.columns, *self.keys)]
         for name in names:
             if names.count(name) > 1:
@@ -77,21 +84,24 @@ class Schema:
                 raise SchemaError(f"column '{name}' is declared, and listed in ignore.")
         if not self.columns:
             raise SchemaError("expected at least one column.")
-        if self.label is not None:
-            label = self.column(self.label)
-            if not isinstance(label, Categorical):
+        for name in self.label_columns:
+            if not isinstance(self.column(name), Categorical):
                 raise SchemaError(
-                    f"label '{self.label}' must be a categorical column: its values are the label set. "
-                    "Nothing was spent."
+                    f"label '{name}' must be a categorical column: its values are the label set. Nothing was spent."
                 )
-            if label.missing:
+            if self.column(name).missing:
                 raise SchemaError(
-                    f"label '{self.label}' cannot be missing: name a value such as 'unknown' for it, and make it the "
+                    f"label '{name}' cannot be missing: name a value such as 'unknown' for it, and make it the "
                     "default. Nothing was spent."
                 )
-            if len(self.columns) == 1:
-                raise SchemaError("expected at least one column beside the label.")
-        check(self.constraints, {column.name: column for column in self.columns}, self.label)
+        if not self.features:
+            raise SchemaError("expected at least one column beside the label.")
+        if len(self.label_columns) > 1 and (count := math.prod(self.label_shape)) > MOST_LABELS:
+            raise SchemaError(
+                f"label '{self.label_name}': its columns have {count} combinations of values, expected at most "
+                f"{MOST_LABELS}: each of them is a label. Name fewer columns. Nothing was spent."
+            )
+        check(self.constraints, {column.name: column for column in self.columns}, self.label_columns)
 
     def column(self, name: str) -> Column:
         for column in self.columns:
@@ -100,19 +110,39 @@ class Schema:
         declared = ", ".join(f"'{column.name}'" for column in self.columns)
         raise SchemaError(f"the schema has no column '{name}'; it declares {declared}. Nothing was spent.")
 
-    @property
-    def features(self) -> tuple[Column, ...]:
-        """All columns but the label."""
-        return tuple(column for column in self.columns if column.name != self.label)
+    def categorical(self, name: str) -> Categorical:
+        """A column that is known to be categorical, such as one of the label."""
+        column = self.column(name)
+        assert isinstance(column, Categorical)
+        return column
 
     @property
+    def features(self) -> tuple[Column, ...]:
+        """All columns but those of the label."""
+        own = self.label_columns
+        return tuple(column for column in self.columns if column.name not in own)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Names of the columns that together are the label; empty when there is none."""
+        return label_names(self.label)
+
+    @property
+    def label_name(self) -> str:
+        """What people call the label: its column, or its columns "a / b"; empty when there is none."""
+        return joined(self.label_columns)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """How many values each of the label's columns has."""
+        return tuple(len(self.categorical(name).values) for name in self.label_columns)
+
+    @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The label set; one empty name when there is no label."""
-        if self.label is None:
-            return ("",)
-        column = self.column(self.label)
-        assert isinstance(column, Categorical)
-        return column.values
+        """The label set; of several columns the joined values, the last column's varying fastest; one empty name when
+        there is no label."""
+        values = [self.categorical(name).values for name in self.label_columns]
+        return tuple(map(joined, product(*values))) if values else ("",)
 
     @property
     def image(self) -> Image | None:
@@ -124,7 +154,7 @@ class Schema:
         """The text column, if there is one; the first of several."""
         return next((column for column in self.columns if isinstance(column, Text)), None)
 
-    def with_label(self, label: str | None) -> Schema:
+    def with_label(self, label: str | Sequence[str] | None) -> Schema:
         return replace(self, label=label)
 
     def arrow(self) -> pa.Schema:
@@ -135,7 +165,7 @@ class Schema:
         return sha256(self.to_toml().encode()).hexdigest()
 
     def to_toml(self) -> str:
-        content: dict[str, Any] = {} if self.label is None else {"label": self.label}
+        content: dict[str, Any] = {} if self.label is None else {"label": self.label}  # a tuple is an array
         content |= {"ignore": list(self.ignore)} if self.ignore else {}
         content["columns"] = {column.name: column.to_dict() for column in (*self.keys, *self.columns)}
         content |= {"constraints": [each.to_dict() for each in self.constraints]} if self.constraints else {}

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from pe.data.arrays import to_table
 from pe.data.coerce import coerce
+from pe.data.labels import label_codes
 from pe.data.read import read
 from pe.data.schema import Schema, Text
 from pe.delivery import Synthetic, load
@@ -161,7 +162,7 @@ def evaluate_charged(
     synthetic  a ``Synthetic``, a run directory, or a table or file, which then needs ``schema``.
     test       private records of ``source``: those of the run, or others granted under that name.
     source     by default the run's. It must have been granted (epsilon, delta) beyond what was spent.
-    targets    columns that models predict, categories or numbers; by default the label, and those declared for the run.
+    targets    columns that models predict, categories or numbers; by default the label's, and those the run declared.
     user       where the source protects users: the column that says whose record it is; by default the run's. What all
                records of a user add is scaled down to that of ``user_norm`` records.
     sample     synthetic records that models are trained on.
@@ -186,8 +187,7 @@ def evaluate_charged(
         config = stored_config(synthetic.run)
         user = user or config["private"].get("user")
         if targets is None:
-            label = () if declared.label is None else (declared.label,)
-            targets = (*label, *config["evolution"].get("targets", []))
+            targets = (*declared.label_columns, *config["evolution"].get("targets", []))
         head = synthetic.certificate["head"]
         synthetic = synthetic.to_arrow()
     if declared is None or source is None:
@@ -300,9 +300,9 @@ class _Public:
         if rows == 0:
             raise ConfigError("the synthetic table holds no records. Nothing was spent.")
         table = to_table(arrays, schema)
-        labels = np.zeros(rows, np.int32) if schema.label is None else arrays[schema.label].astype(np.int32)
-        chosen = (schema.label,) if targets is None else (targets,) if isinstance(targets, str) else tuple(targets)
-        wanted = tuple(dict.fromkeys(name for name in chosen if name is not None))
+        labels = label_codes(arrays, schema)
+        chosen = schema.label_columns if targets is None else (targets,) if isinstance(targets, str) else targets
+        wanted = tuple(dict.fromkeys(chosen))
         fields = [field for column in schema.columns if (field := generic_field(column, arrays[column.name]))]
         texts = [column for column in schema.columns if isinstance(column, Text)]
         features: dict[str, Measured] = {}

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
+from pe.data.labels import label_arrays
 from pe.data.schema import Schema
 from pe.errors import ConfigError
 from pe.evaluation import learners
@@ -123,10 +124,10 @@ class ModelScores:
         return self.units * self.grid**2
 
     def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        columns = {}
+        columns, label = {}, label_arrays(labels, self.schema)
         for each in self.fields:
-            own = each.name == self.schema.label
-            values = labels if own else to_numpy(table, self.schema.column(each.name))
+            own = each.name in label
+            values = label[each.name] if own else to_numpy(table, self.schema.column(each.name))
             columns[each.name] = generic(values, each)
         frame = Frame(columns, table.num_rows)
         bins: list[NDArray[np.int64]] = []

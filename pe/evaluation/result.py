@@ -48,10 +48,10 @@ class Utility:
         """The score that headlines: accuracy or r2."""
         return "accuracy" if self.kind == "classification" else "r2"
 
-    def mean(self, trained_on: str) -> float | None:
-        """The headline score, averaged over the models trained on "synthetic" or "real"."""
+    def mean(self, trained_on: str, score: str | None = None) -> float | None:
+        """A score, by default the headline, averaged over the models trained on "synthetic" or "real"."""
         scores = self.synthetic if trained_on == "synthetic" else self.real
-        known = [value for each in (scores or {}).values() if (value := each[self.score]) is not None]
+        known = [value for each in (scores or {}).values() if (value := each[score or self.score]) is not None]
         return float(np.mean(known)) if known else None
 
     def to_dict(self) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def align(
 ) -> Tables:
     """Read all tables. ``synthetic`` is a ``Synthetic``, a run directory, or a table or file like the others.
 
-    targets  by default the schema's label, if it has one, and those declared for the run.
+    targets  by default the columns of the schema's label, if it has one, and those declared for the run.
 
     Raises SchemaError or PrivateDataError; no text quotes a value.
     """
@@ -139,7 +139,7 @@ def align(
     if "test" not in given:
         raise ConfigError("expected test records: nothing can be compared without.")
     if schema is not None and targets is None:
-        targets = (*(() if schema.label is None else (schema.label,)), *declared)
+        targets = (*schema.label_columns, *declared)
     fields, frames, notes, texts = _declared(given, schema) if schema else _found(given, targets or ())
     for role, frame in frames.items():
         if frame.rows == 0:
@@ -178,7 +178,7 @@ def _declared(given: Mapping[str, object], schema: Schema) -> Aligned:
         for column in schema.columns
         if column.name not in known and column.name not in free
     ]
-    if not free and not {field.name for field in fields} - ({schema.label} if notes else set()):
+    if not free and not {field.name for field in fields} - set(schema.label_columns if notes else ()):
         raise SchemaError(
             "the schema has no column of text, numbers or categories beside the label: images are not evaluated."
         )

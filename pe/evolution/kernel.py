@@ -61,6 +61,10 @@ class Kernel:
     patience   rounds without votes that may bring the squared MMD no further before the run ends.
     amplitude  grid steps of a cosine's largest value.
     family     candidates with one parent (or that parent) that a round selects at most; 0: any number.
+    repulsion  weight of the chosen ones' mean in herding: 1 follows the private distribution; less its modes, which
+               gives up recall for precision where hardly a candidate is like a private record.
+    contrast   how far a label's mean is moved on, away from that of all records, in multiples of their difference:
+               labels then differ by more, as far as the noise lets them differ at all (``pooled``).
     """
 
     share: float
@@ -70,6 +74,8 @@ class Kernel:
     patience: int = 5
     amplitude: int = 32
     family: int = 0
+    repulsion: float = 1.0
+    contrast: float = 0.0
 
     name = "kernel mean"
 
@@ -82,6 +88,8 @@ class Kernel:
             ("patience >= 1", self.patience, self.patience >= 1),
             ("amplitude >= 2", self.amplitude, self.amplitude >= 2),
             ("family >= 0", self.family, self.family >= 0),
+            ("repulsion in [0, 1]", self.repulsion, 0 <= self.repulsion <= 1),
+            ("contrast >= 0 and finite", self.contrast, 0 <= self.contrast < math.inf),
         ):
             if not good:
                 raise ConfigError(f"expected a kernel's {what}, got {value}. Nothing was spent.")
@@ -158,7 +166,7 @@ def aim(
     records = np.maximum(counted.votes, max(1.0, float(counted.sigma)))
     length = kernel.amplitude * math.sqrt(kernel.features)
     means = mean.means(sums.votes, records.tolist()).astype(np.float32)
-    return Target(mean, means, records, float(sums.sigma) / length, kernel.family)
+    return Target(mean, means, records, float(sums.sigma) / length, kernel)
 
 
 @dataclass(frozen=True)
@@ -168,14 +176,14 @@ class Target:
     means    float32 (labels, 2 features): of vectors of norm 1.
     records  float64 (labels,): noisy numbers of records, > 0.
     sigma    standard deviation of the noise in each entry of a sum of vectors of norm 1.
-    family   how many candidates with one parent are selected at most; 0: any number.
+    kernel   how candidates are judged: its family, repulsion and contrast.
     """
 
     mean: FourierMean = field(repr=False)
     means: Floats = field(repr=False)
     records: NDArray[np.float64] = field(repr=False)
     sigma: float
-    family: int = 0
+    kernel: Kernel = field(default_factory=lambda: Kernel(1.0))
 
     def features(self, vectors: Floats) -> Floats:
         """Cosines and sines of embeddings float32 (m, dim), to norm 1: float32 (m, 2 features)."""
@@ -199,8 +207,9 @@ class Target:
         votes    noisy votes (m,), in records, and the standard deviation of their noise.
         parents  (m,): which candidates are of one family; -1: of none.
         """
-        families = None if parents is None or not self.family else _families(parents)
+        families = None if parents is None or not self.kernel.family else _families(parents)
         means = pooled(self.means, self.records, self.sigma, features)
+        means = contrasted(means, self.records, self.kernel.contrast)
         chosen = []
         for label, size in enumerate(sizes):
             own = np.flatnonzero(labels == label)
@@ -209,8 +218,8 @@ class Target:
             shares, weight = None, 0.0
             if votes is not None:
                 shares, weight = votes[0][own] / self.records[label], (self.sigma / votes[1]) ** 2
-            kin = None if families is None else (families[own], self.family)
-            chosen.append(own[herd(features[own], means[label], int(size), shares, weight, kin)])
+            kin = None if families is None else (families[own], self.kernel.family)
+            chosen.append(own[herd(features[own], means[label], int(size), shares, weight, kin, self.kernel.repulsion)])
         return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
 
     def distance(self, features: Floats, labels: NDArray[np.int32], shares: NDArray[np.float64]) -> float:
@@ -260,6 +269,18 @@ def pooled(means: Floats, records: NDArray[np.float64], sigma: float, features: 
     return found
 
 
+def contrasted(means: Floats, records: NDArray[np.float64], contrast: float) -> Floats:
+    """Label means float32 (labels, d), each moved on by ``contrast`` times what it differs by from that of all records.
+
+    records  float64 (labels,): noisy numbers of records, > 0.
+    """
+    if contrast == 0:
+        return means
+    centre = (records / records.sum()) @ means.astype(np.float64)
+    found: Floats = (means + contrast * (means - centre)).astype(np.float32)
+    return found
+
+
 def _directions(features: Floats, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """The ``k`` principal directions (d, k), the variance along each, and along any of the others.
 
@@ -283,15 +304,18 @@ def herd(
     shares: NDArray[np.float64] | None = None,
     weight: float = 0.0,
     kin: tuple[NDArray[np.int64], int] | None = None,
+    repulsion: float = 1.0,
 ) -> NDArray[np.int64]:
     """Kernel herding (Chen, Welling, Smola 2010): one candidate after another that brings their mean nearest ``mean``.
 
-    features  float32 (m, d); every candidate is chosen once before any is chosen again.
-    shares    estimated share of the private records that are nearest to each candidate, float64 (m,).
-    weight    of these shares beside the mean: the ratio of their precisions.
-    kin       the family of each candidate (m,), and how many of one are chosen at most before any is chosen again.
+    features   float32 (m, d); every candidate is chosen once before any is chosen again.
+    shares     estimated share of the private records that are nearest to each candidate, float64 (m,).
+    weight     of these shares beside the mean: the ratio of their precisions.
+    kin        the family of each candidate (m,), and how many of one are chosen at most before any is chosen again.
+    repulsion  weight in [0, 1] of what has been chosen: at 0 the candidates of highest density are, however alike.
 
-    Minimises |mean of features - mean|**2 + weight |share of choices - shares|**2 greedily, ties to the lower index.
+    Minimises |mean of features - mean|**2 + weight |share of choices - shares|**2 greedily, ties to the lower index;
+    the square of the mean of features counts ``repulsion`` times.
     Returns int64 (size,), in the order of choice.
     """
     m = len(features)
@@ -306,7 +330,7 @@ def herd(
         if not free.any():
             free[:] = True
             taken.clear()
-        best = int(np.where(free, pull - push / (place + 1), -np.inf).argmax())
+        best = int(np.where(free, pull - repulsion * push / (place + 1), -np.inf).argmax())
         chosen[place] = best
         free[best] = False
         if kin is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from pe.evolution.candidates import CandidateEmbedder
 from pe.evolution.kernel import Notes, Target, aim, noted, settled
 from pe.evolution.plan import Plan, Round
 from pe.evolution.select import apportion, distinct, select, shares_from
-from pe.evolution.start import Ask, Releaser
+from pe.evolution.start import Ask, Releaser, Start
 from pe.privacy.budget import Budget
 from pe.privacy.release import Histogram
 from pe.private.dataset import PrivateDataset
@@ -41,6 +40,166 @@ class Generation:
     target: Target | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class Evolution:
+    """What all iterations of a run share.
+
+    apis        the first proposes fresh samples; each round says which one varies.
+    candidates  embeds what the APIs propose.
+    release     turns exact votes into a noisy histogram.
+    seed        drives proposals and selection, afresh in every iteration, so that a resumed run proposes what an
+                uninterrupted one would have. The noise is not seeded.
+    notes       takes up public facts, the squared MMD of every iteration among them, where the plan has a kernel.
+    """
+
+    private: PrivateDataset
+    apis: Sequence[API]
+    candidates: CandidateEmbedder
+    plan: Plan
+    budget: Budget
+    release: Releaser
+    seed: int
+    notes: Notes
+
+    @property
+    def schema(self) -> Schema:
+        return self.private.schema
+
+    def first(self) -> Generation:
+        """Generation 0: the plan's start, or label shares (uniform, declared, or bought) and fresh samples.
+
+        Where the plan has a kernel, its mean is released by then.
+        """
+        plan = self.plan
+        if plan.start is not None:
+            return self.aimed(self._started(plan.start))
+        histogram = None
+        if plan.label_sigma is not None:
+            votes = count_labels(self.private, self.budget.adjacency, plan.label_contribution)
+            histogram = self.release(votes, plan.label_sigma, 0)
+        shares = label_shares(plan, self.schema, histogram)
+        rng = np.random.default_rng([self.seed, 0])
+        sizes, api = apportion(plan.population, shares), self.apis[0]
+        with self.candidates.listening(api, wanted=self._embeds(1)):
+            parts = [fresh(api, int(size), label, self.schema, rng) for label, size in enumerate(sizes) if size]
+        return self.aimed(Generation(0, concatenate(parts), shares, histogram))
+
+    def _started(self, start: Start) -> Generation:
+        """Generation 0, drawn from released sums of the private records."""
+        plan, schema = self.plan, self.schema
+        declared = None if plan.shares is None else label_shares(plan, schema, None)
+        ask = Ask(self.private, self.budget, self.release, part=plan.start_share, user_norm=plan.user_norm)
+        rng = np.random.default_rng([self.seed, 0])
+        population, shares = start(ask, schema, plan.population or None, declared, rng)
+        return Generation(0, _checked(population, len(population), population.labels, schema, start.name, rng), shares)
+
+    def aimed(self, generation: Generation) -> Generation:
+        """Generation 0 with the kernel mean, released or found stored, if the plan has one."""
+        if self.plan.kernel is None:
+            return generation
+        target = aim(
+            self.private,
+            generation.population,
+            self.candidates,
+            self.plan.kernel,
+            generation.histogram,
+            budget=self.budget,
+            release=self.release,
+            user_norm=self.plan.user_norm,
+            seed=self.seed,
+            notes=self.notes,
+        )
+        return replace(generation, target=target)
+
+    def step(self, generation: Generation) -> Generation:
+        """One iteration: embed the candidates, vote, add noise, select, vary; or compare them to the kernel mean."""
+        iteration = generation.iteration + 1
+        this, candidates = self.plan.rounds[iteration - 1], generation.population
+        api = self.apis[this.api]
+        look, choose, vary = (np.random.default_rng([self.seed, iteration, stage]) for stage in range(3))
+        vectors = self._stand_ins(candidates, this, api, look)
+        histogram = self._voted(candidates, vectors, this, iteration)
+        chosen = self._selected(generation, vectors, this, histogram, choose)
+        parents = candidates.take(chosen)
+        parts = [parents] if this.keep else []
+        api = adapted(api, candidates, chosen, histogram)
+        with self.candidates.listening(api, wanted=self._embeds(iteration + 1)):
+            parts += [offspring(api, parents, this.degree, self.schema, vary) for _ in range(this.variations)]
+        return Generation(iteration, concatenate(parts), generation.shares, histogram, generation.target)
+
+    def converged(self, generation: Generation) -> bool:
+        """Whether further rounds without votes would bring the population no nearer to the kernel mean."""
+        left = self.plan.rounds[generation.iteration :]
+        if self.plan.kernel is None or any(each.sigma is not None for each in left):
+            return False
+        return settled(self.notes, generation.iteration, self.plan.kernel.patience)
+
+    def _stand_ins(
+        self, candidates: Population, this: Round, api: API, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Embeddings that stand for the candidates: their own, or the mean over ``lookahead`` variations of each."""
+        if this.lookahead == 0:
+            return self.candidates.vectors(candidates.records)
+        total = np.zeros((len(candidates), self.candidates.embedder.dim), np.float32)
+        for _ in range(this.lookahead):
+            with self.candidates.listening(api):
+                ahead = offspring(api, candidates, this.degree, self.schema, rng)
+            total += self.candidates.vectors(ahead.records)
+        return total / np.float32(this.lookahead)
+
+    def _voted(
+        self, candidates: Population, vectors: NDArray[np.float32], this: Round, iteration: int
+    ) -> Histogram | None:
+        """The released votes of a round that has any."""
+        if this.sigma is None:
+            return None
+        votes = cast_votes(
+            self.private,
+            candidates,
+            vectors,
+            self.candidates.embedder,
+            adjacency=self.budget.adjacency,
+            contribution=this.contribution,
+        )
+        return self.release(votes, this.sigma, iteration)
+
+    def _selected(
+        self,
+        generation: Generation,
+        vectors: NDArray[np.float32],
+        this: Round,
+        histogram: Histogram | None,
+        rng: np.random.Generator,
+    ) -> NDArray[np.int64]:
+        """Indices of the parents among the candidates, by votes, kernel mean or both; near-duplicates left out."""
+        sizes = apportion(this.parents, generation.shares)
+        labels, noisy = generation.population.labels, None if histogram is None else histogram.votes
+        left = np.arange(len(labels))
+        if this.distinct < 1:
+            left = distinct(vectors, labels, sizes, noisy, this.distinct)
+            labels, noisy = labels[left], None if noisy is None else noisy[left]
+        if generation.target is None:
+            assert noisy is not None
+            return left[select(labels, noisy, sizes, this.selection, this.threshold, rng)]
+        votes = None
+        if noisy is not None and this.sigma is not None:
+            cast = sum(this.contribution.weights)
+            votes = noisy / cast, float(this.sigma) / cast
+        target, features = generation.target, generation.target.features(vectors[left])
+        if generation.iteration == 0:
+            self.notes[noted(0)] = target.distance(features, labels, generation.shares)
+        chosen = target.select(features, labels, sizes, votes, generation.population.parents[left])
+        now = target.distance(features[chosen], labels[chosen], generation.shares)
+        self.notes[noted(generation.iteration + 1)] = now
+        return left[chosen]
+
+    def _embeds(self, iteration: int) -> bool:
+        """Whether an iteration, or the kernel mean before the first, embeds the candidates themselves."""
+        if iteration == 1 and self.plan.kernel is not None:
+            return True
+        return iteration <= self.plan.iterations and self.plan.rounds[iteration - 1].lookahead == 0
+
+
 def evolve(
     private: PrivateDataset,
     apis: Sequence[API],
@@ -55,99 +214,18 @@ def evolve(
 ) -> Iterator[Generation]:
     """Yield generation 0, then one generation per iteration; ``resume`` starts from a stored one.
 
-    ``notes`` takes up public facts, the squared MMD of every iteration among them, where the plan has a kernel.
-
-    ``seed`` drives proposals and selection, afresh in every iteration, so that a resumed run proposes what an
-    uninterrupted one would have. The noise is not seeded.
+    See ``Evolution`` for the arguments.
     """
-    candidates, notes = CandidateEmbedder(embedder), {} if notes is None else notes
-    how: dict[str, Any] = {"budget": budget, "release": release, "seed": seed, "notes": notes}
+    candidates = CandidateEmbedder(embedder)
+    run = Evolution(private, apis, candidates, plan, budget, release, seed, {} if notes is None else notes)
     try:
-        generation = resume or first(private, apis[0], candidates, plan, **how)
+        generation = resume or run.first()
         yield generation
-        while generation.iteration < plan.iterations and not converged(plan, generation, notes):
-            generation = step(private, apis, candidates, plan, generation, **how)
+        while generation.iteration < plan.iterations and not run.converged(generation):
+            generation = run.step(generation)
             yield generation
     finally:
         candidates.close()
-
-
-def converged(plan: Plan, generation: Generation, notes: Notes) -> bool:
-    """Whether further rounds without votes would bring the population no nearer to the kernel mean."""
-    left = plan.rounds[generation.iteration :]
-    if plan.kernel is None or any(each.sigma is not None for each in left):
-        return False
-    return settled(notes, generation.iteration, plan.kernel.patience)
-
-
-def first(
-    private: PrivateDataset,
-    api: API,
-    embedder: CandidateEmbedder,
-    plan: Plan,
-    *,
-    budget: Budget,
-    release: Releaser,
-    seed: int,
-    notes: Notes,
-) -> Generation:
-    """Generation 0: the plan's start, or label shares (uniform, declared, or bought) and fresh samples.
-
-    Where the plan has a kernel, its mean is released by then.
-    """
-    if plan.start is not None:
-        made = started(private, plan, budget=budget, release=release, seed=seed)
-        return aimed(made, private, embedder, plan, budget=budget, release=release, seed=seed, notes=notes)
-    histogram = None
-    if plan.label_sigma is not None:
-        histogram = release(count_labels(private, budget.adjacency, plan.label_contribution), plan.label_sigma, 0)
-    shares = label_shares(plan, private.schema, histogram)
-    rng = np.random.default_rng([seed, 0])
-    sizes = apportion(plan.population, shares)
-    with embedder.listening(api, wanted=_embeds(plan, 1)):
-        parts = [fresh(api, int(size), label, private.schema, rng) for label, size in enumerate(sizes) if size]
-    made = Generation(0, concatenate(parts), shares, histogram)
-    return aimed(made, private, embedder, plan, budget=budget, release=release, seed=seed, notes=notes)
-
-
-def aimed(
-    generation: Generation,
-    private: PrivateDataset,
-    embedder: CandidateEmbedder,
-    plan: Plan,
-    *,
-    budget: Budget,
-    release: Releaser,
-    seed: int,
-    notes: Notes,
-) -> Generation:
-    """Generation 0 with the kernel mean, released or found stored, if the plan has one."""
-    if plan.kernel is None:
-        return generation
-    target = aim(
-        private,
-        generation.population,
-        embedder,
-        plan.kernel,
-        generation.histogram,
-        budget=budget,
-        release=release,
-        user_norm=plan.user_norm,
-        seed=seed,
-        notes=notes,
-    )
-    return replace(generation, target=target)
-
-
-def started(private: PrivateDataset, plan: Plan, *, budget: Budget, release: Releaser, seed: int) -> Generation:
-    """Generation 0, drawn from released sums of the private records."""
-    assert plan.start is not None
-    declared = None if plan.shares is None else label_shares(plan, private.schema, None)
-    ask = Ask(private, budget, release, part=plan.start_share, user_norm=plan.user_norm)
-    rng = np.random.default_rng([seed, 0])
-    population, shares = plan.start(ask, private.schema, plan.population or None, declared, rng)
-    checked = _checked(population, len(population), population.labels, private.schema, plan.start.name, rng)
-    return Generation(0, checked, shares)
 
 
 def label_shares(plan: Plan, schema: Schema, counts: Histogram | None) -> NDArray[np.float64]:
@@ -162,52 +240,6 @@ def label_shares(plan: Plan, schema: Schema, counts: Histogram | None) -> NDArra
     return np.asarray(plan.shares, np.float64)
 
 
-def step(
-    private: PrivateDataset,
-    apis: Sequence[API],
-    embedder: CandidateEmbedder,
-    plan: Plan,
-    generation: Generation,
-    *,
-    budget: Budget,
-    release: Releaser,
-    seed: int,
-    notes: Notes,
-) -> Generation:
-    """One iteration: embed the candidates, vote, add noise, select, vary; or compare them to the kernel mean."""
-    iteration = generation.iteration + 1
-    this = plan.rounds[iteration - 1]
-    api, schema = apis[this.api], private.schema
-    look, choose, vary = (np.random.default_rng([seed, iteration, stage]) for stage in range(3))
-    candidates = generation.population
-    vectors = stand_ins(candidates, this, api, embedder, schema, look)
-    contribution, adjacency = this.contribution, budget.adjacency
-    histogram = None
-    if this.sigma is not None:
-        votes = cast_votes(
-            private, candidates, vectors, embedder.embedder, adjacency=adjacency, contribution=contribution
-        )
-        histogram = release(votes, this.sigma, iteration)
-    sizes = apportion(this.parents, generation.shares)
-    labels, noisy = candidates.labels, None if histogram is None else histogram.votes
-    left = np.arange(len(candidates))
-    if this.distinct < 1:
-        left = distinct(vectors, labels, sizes, noisy, this.distinct)
-        labels, noisy = labels[left], None if noisy is None else noisy[left]
-    if generation.target is None:
-        assert noisy is not None
-        chosen = left[select(labels, noisy, sizes, this.selection, this.threshold, choose)]
-    else:
-        kin = candidates.parents[left]
-        chosen = left[_herded(generation.target, vectors[left], labels, kin, sizes, this, noisy, generation, notes)]
-    parents = candidates.take(chosen)
-    parts = [parents] if this.keep else []
-    api = adapted(api, candidates, chosen, histogram)
-    with embedder.listening(api, wanted=_embeds(plan, iteration + 1)):
-        parts += [offspring(api, parents, this.degree, schema, vary) for _ in range(this.variations)]
-    return Generation(iteration, concatenate(parts), generation.shares, histogram, generation.target)
-
-
 def adapted(api: API, candidates: Population, chosen: NDArray[np.int64], histogram: Histogram | None) -> API:
     """The API as the released votes change it, if it is one that they change (``Adaptive``)."""
     if not isinstance(api, Adaptive):
@@ -215,50 +247,6 @@ def adapted(api: API, candidates: Population, chosen: NDArray[np.int64], histogr
     if histogram is not None:
         return api.adapted(candidates, histogram.votes, float(histogram.sigma))
     return api.adapted(candidates, np.bincount(chosen, minlength=len(candidates)).astype(np.float64), 0.0)
-
-
-def _herded(
-    target: Target,
-    vectors: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    kin: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    this: Round,
-    noisy: NDArray[np.float64] | None,
-    generation: Generation,
-    notes: Notes,
-) -> NDArray[np.int64]:
-    """Candidates by kernel herding, with the round's votes where it has any; notes how near they come."""
-    features, votes = target.features(vectors), None
-    if noisy is not None and this.sigma is not None:
-        cast = sum(this.contribution.weights)
-        votes = noisy / cast, float(this.sigma) / cast
-    if generation.iteration == 0:
-        notes[noted(0)] = target.distance(features, labels, generation.shares)
-    chosen = target.select(features, labels, sizes, votes, kin)
-    notes[noted(generation.iteration + 1)] = target.distance(features[chosen], labels[chosen], generation.shares)
-    return chosen
-
-
-def _embeds(plan: Plan, iteration: int) -> bool:
-    """Whether an iteration, or the kernel mean before the first, embeds the candidates themselves."""
-    if iteration == 1 and plan.kernel is not None:
-        return True
-    return iteration <= plan.iterations and plan.rounds[iteration - 1].lookahead == 0
-
-
-def stand_ins(
-    candidates: Population, this: Round, api: API, embedder: CandidateEmbedder, schema: Schema, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Embeddings that stand for the candidates: their own, or the mean over ``lookahead`` variations of each."""
-    if this.lookahead == 0:
-        return embedder.vectors(candidates.records)
-    total = np.zeros((len(candidates), embedder.embedder.dim), np.float32)
-    for _ in range(this.lookahead):
-        with embedder.listening(api):
-            ahead = offspring(api, candidates, this.degree, schema, rng)
-        total += embedder.vectors(ahead.records)
-    return total / np.float32(this.lookahead)
 
 
 def fresh(api: API, n: int, label: int, schema: Schema, rng: np.random.Generator) -> Population:

@@ -161,7 +161,8 @@ def text_pe(rows: int, labels: int, iterations: int) -> Settings:
 
     The first round herds ``rows`` out of 19 times as many fresh texts, each further one out of its own choice and three
     variations of each; the last one varies none. Of a text and its variations one goes on: more of a kind would be near
-    duplicates. With four rounds as many candidates as Aug-PE makes (ten rounds, K = 3).
+    duplicates. With four rounds as many candidates as Aug-PE makes (ten rounds, K = 3). Herding repels by .7 and labels
+    are contrasted by 1 (``Kernel``): fresh texts are far from most private ones, and hardly differ by label.
     """
     rounds = [
         {"parents": rows, "variations": 0 if number == iterations - 1 else 3, "keep": True, "degree": 0.6}
@@ -185,7 +186,7 @@ _STARTS = {"cross-tables": 1.0, "herded-tables": 0.7}
 _KERNELS: dict[str, dict[str, Any]] = {
     "kernel-votes": {"share": 1.0},
     "herded-tables": {"share": 1.0},
-    "text-pe": {"share": 1.0, "bandwidth": 0.8, "family": 1},
+    "text-pe": {"share": 1.0, "bandwidth": 1.2, "family": 1, "repulsion": 0.7, "contrast": 1.0},
 }
 
 _DISTINCT = {"text-pe": 0.95}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 from pe.errors import ConfigError
 from pe.evolution.kernel import Kernel
@@ -117,6 +119,14 @@ class Plan:
     def buys_labels(self) -> bool:
         """Whether the label shares come from a charged, noisy count."""
         return self.shares is None and (self.label_sigma is not None or self.start is not None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides how a stored iteration continues, as plain values ready for JSON."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))  # default: exact fractions
+        found["start"] = None if self.start is None else {"name": self.start.name} | found["start"]
+        found["rounds"] = {str(number): each for number, each in enumerate(found["rounds"], start=1)}
+        return found
 
     def releases(self, iterations: int | None = None) -> list[tuple[Fraction, Contribution]]:
         """Noise scale and contribution of the label counts and the votes, in order, up to some iteration."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pe.data import imagefolder
 from pe.data.arrays import to_table
 from pe.data.coerce import coerce, identities
+from pe.data.labels import label_codes
 from pe.data.parts import Place, locate
 from pe.data.read import in_memory, stream, wanted
 from pe.data.schema import Schema
@@ -183,9 +184,7 @@ def _coerced(raws: Iterator[Raw], schema: Schema, user: str | None, rows: int | 
             owners = None if user is None else identities(some.pop(USER), user)
             arrays = coerce(some, schema, first=first)
             first = first and count == 0
-            n = min(step, count - start)
-            labels = arrays[schema.label].astype(np.int32) if schema.label is not None else np.zeros(n, np.int32)
-            yield Block(to_table(arrays, schema), labels, owners)
+            yield Block(to_table(arrays, schema), label_codes(arrays, schema), owners)
 
 
 def _changed() -> PrivateDataError:

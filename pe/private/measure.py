@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
+from pe.data.labels import label_arrays
 from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import ConfigError
 from pe.kernels.count import bounded, bounded_sum
@@ -223,7 +224,7 @@ class Records:
 class Marginals:
     """Histograms over sets of columns: each record adds one to one cell of each, so its norm is their square root.
 
-    columns  the sets; a name may be the label's.
+    columns  the sets; a name may be one of the label's.
     cells    how many equal cells a numeric column is cut into (equal in their logarithm on a log scale).
     grid     steps per count: more than 1 where users' vectors are scaled down.
     """
@@ -279,8 +280,8 @@ class Marginals:
 
     def _codes(self, name: str, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
         column = self.schema.column(name)
-        if name == self.schema.label:
-            return labels.astype(np.int64)
+        if name in self.schema.label_columns:
+            return label_arrays(labels, self.schema)[name].astype(np.int64)
         values = to_numpy(table, column)
         if isinstance(column, Numeric):
             absent = np.isnan(values)

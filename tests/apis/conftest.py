@@ -7,6 +7,7 @@ and to answer a review with another one on the same subject; the masked one lear
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+
+from tests.stub_server import Stub
+
+
+@pytest.fixture
+def server() -> Iterator[Stub]:
+    """An OpenAI-compatible endpoint whose answers a test chooses."""
+    with Stub() as running:
+        yield running
+
 
 SUBJECTS = {
     "food": (

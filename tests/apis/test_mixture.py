@@ -214,6 +214,7 @@ def synthesize(run: Path, api: object, **keys: object) -> pe.Synthetic:
 
 
 @pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_run_moves_to_the_winner_and_resumes_as_it_would_have_gone_on(tmp_path: Path, lookahead: int) -> None:
     api = {"kind": "mixture", "members": MEMBERS, "parents": "own" if lookahead else "any"}
     synthesize(tmp_path / "run", api, lookahead=lookahead)
@@ -229,6 +230,7 @@ def test_a_run_moves_to_the_winner_and_resumes_as_it_would_have_gone_on(tmp_path
         assert [file.read_bytes() for file in stored] == before
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_mixture_is_a_stage_of_a_schedule(tmp_path: Path) -> None:
     mixture = {"kind": "mixture", "members": [*MEMBERS, {"kind": "tabular"}]}
     first = synthesize(tmp_path / "1", [mixture | {"rounds": 1}, {"kind": "tabular"}])

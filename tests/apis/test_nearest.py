@@ -32,6 +32,15 @@ def test_random_draws_without_replacement_and_starts_over(api: NearestAPI) -> No
     assert counts[1::2].sum() == 0
 
 
+def test_records_of_a_label_of_two_columns() -> None:
+    schema = Schema((*SCHEMA.columns, Categorical("half", ("low", "high"))), label=["half", "kind"])
+    table = PUBLIC.append_column("half", pa.array(["low"] * 50 + ["high"] * 50))
+    api = NearestAPI(schema, path=table)
+    assert sorted(values(api.random(25, 2, np.random.default_rng(0)))) == list(range(50, 100, 2))  # high, a
+    with pytest.raises(ConfigError, match="no record of label 'low / b'"):
+        NearestAPI(schema, path=table.filter(pa.array([number % 2 == 0 or number > 50 for number in range(100)])))
+
+
 def test_degree_zero_stays_and_degree_one_goes_anywhere_within_the_label(api: NearestAPI) -> None:
     rng = np.random.default_rng(0)
     parents = api.random(50, 0, rng)

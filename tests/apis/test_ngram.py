@@ -263,7 +263,7 @@ def test_bad_corpora_and_settings_are_one_clear_error(tmp_path: Path, corpus: Pa
     ):
         with pytest.raises(ConfigError, match=f"{message}.*Nothing was spent"):
             NGramAPI(SCHEMA, **keys)
-    with pytest.raises(SchemaError, match=r"no column 'body'.*Nothing was spent"):
+    with pytest.raises(SchemaError, match=r"no column 'body'.*corpus_text.*Nothing was spent"):
         NGramAPI(SCHEMA, corpus=corpus, corpus_text="body")
     with pytest.raises(SchemaError, match=r"no column 'stars'.*Nothing was spent"):
         NGramAPI(SCHEMA, corpus=corpus, corpus_label="stars")
@@ -283,6 +283,7 @@ class Letters:
         return np.array(counts, np.float32).reshape(-1, 26) / 4
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_run_moves_towards_the_private_texts_and_says_what_was_public(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,27 @@ def test_the_other_columns_are_drawn_varied_and_told() -> None:
     assert not facts.vary(parents, 1.0, rng).equals(rows)
 
 
+def test_every_column_of_the_label_is_told_and_keywords_and_examples_are_those_of_the_combination(
+    tmp_path: Path,
+) -> None:
+    schema = pe.Schema(
+        (pe.Text("text"), pe.Categorical("city", ("Bern", "Oslo")), pe.Categorical("stars", ("1", "5"))),
+        label=["stars", "city"],
+    )
+    told = Facts(schema).told(2, None, 0)
+    assert told == {"stars": "5", "city": "Bern"}
+    (tmp_path / "demos.csv").write_text(
+        "text,stars,city\nGood in Bern.,5,Bern\nBad in Bern.,1,Bern\nGood far north.,5,Oslo\n"
+    )
+    words = {"5 / Bern": ["bears"], "1 / Bern": ["rain"]}
+    prompts = Prompts(schema, keywords=words, demos=tmp_path / "demos.csv")
+    asked = prompts.random(told, generator()).user
+    assert all(part in asked for part in ("- stars: 5", "- city: Bern", "bears", "Good in Bern."))
+    assert not any(part in asked for part in ("rain", "Bad in Bern.", "Good far north."))
+    with pytest.raises(ConfigError, match="'5' is no label"):
+        Prompts(schema, keywords={"5": ["bears"]})
+
+
 def test_a_schema_without_exactly_one_text_is_refused() -> None:
     for columns, count in (((pe.Numeric("x", 0, 1),), 0), ((pe.Text("a"), pe.Text("b")), 2)):
         with pytest.raises(SchemaError, match=f"exactly one column of type 'text', got {count}"):

@@ -5,11 +5,11 @@
 
 FOLDER holds yelp_reviews.csv (text, label1: category, label2: stars; the first 4,000 are private, the last 1,000 the
 test), and the public movie_snippets.jsonl and agnews.csv. Texts are cut at ``--length`` characters, real and synthetic
-ones. The label is the category with the stars in three groups (1-2, 3, 4-5), its counts are paid for; adjacency is
-add/remove, delta = 1 / (n ln n). ``--rows`` texts are released, of 28 times as many candidates by both methods:
-``aug-pe`` by its published settings (rank, K = 3, T = 10), ``text-pe`` of 19 times as many to begin with and the others
-in four rounds. ``none`` is text-pe at epsilon 0: its parents are drawn at random; to be strict it gets the label counts
-that epsilon 1 pays for. ``real`` is as many of the private reviews.
+ones. Category and stars in three groups (1-2, 3, 4-5) are the label, its counts are paid for; adjacency is add/remove,
+delta = 1 / (n ln n). ``--rows`` texts are released, of 28 times as many candidates by both methods: ``aug-pe`` by its
+published settings (rank, K = 3, T = 10), ``text-pe`` of 19 times as many to begin with and the others in four rounds.
+``none`` is text-pe at epsilon 0: its parents are drawn at random; to be strict it gets the label counts that epsilon 1
+pays for. ``real`` is as many of the private reviews.
 
 Releases and figures are kept in OUT, and what is there is not done again. Prints a table; lower is better for bits,
 distances and ``distinct-n``, which is here the distance from that of the test reviews.
@@ -23,7 +23,9 @@ import json
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +43,32 @@ from pe.evaluation.text.embed import Embeddings
 from pe.evaluation.text.measure import measure
 from pe.evolution.methods import settings
 from pe.evolution.select import apportion
+from pe.export import records
 
 PRIVATE = 4000
 VOTED = ("text-pe", "aug-pe")
 ROUNDS = {"aug-pe": 10, "text-pe": 4, "none": 4}
+LABEL = ["category", "stars"]
 STARS = {"1": "1-2", "2": "1-2", "3": "3", "4": "4-5", "5": "4-5"}
 EMBEDDER = {"kind": "sentence", "dtype": "bfloat16", "length": 0.4}
 
 
 def reviews(folder: Path, length: int) -> pa.Table:
-    """Text and label (category / stars), in the order of the file."""
+    """Text, category and stars, in the order of the file."""
     with (folder / "yelp_reviews.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    labels = [f"{row['label1'].split(': ')[1]} / {STARS[row['label2'].split(': ')[1][0]]}" for row in rows]
-    return pa.table({"text": [row["text"].strip()[:length] for row in rows], "kind": labels})
+    return pa.table(
+        {
+            "text": [row["text"].strip()[:length] for row in rows],
+            "category": [row["label1"].split(": ")[1] for row in rows],
+            "stars": [STARS[row["label2"].split(": ")[1][0]] for row in rows],
+        }
+    )
 
 
 def declared(table: pa.Table, length: int) -> pe.Schema:
-    kinds = pe.Categorical("kind", tuple(sorted(set(table["kind"].to_pylist()))))
-    return pe.Schema((pe.Text("text", length), kinds), label="kind")
+    kinds = (pe.Categorical(name, tuple(sorted(set(table[name].to_pylist())))) for name in LABEL)
+    return pe.Schema((pe.Text("text", length), *kinds), label=LABEL)
 
 
 def public(folder: Path, length: int) -> dict[str, Any]:
@@ -89,6 +98,12 @@ def released(method: str, epsilon: float, seed: int, data: pa.Table, schema: pe.
     return pyarrow.parquet.read_table(made.run / "release" / "synthetic.parquet")
 
 
+def counted(table: pa.Table, schema: pe.Schema) -> list[int]:
+    """Records of each label."""
+    held = Counter(zip(*(table[name].to_pylist() for name in LABEL), strict=True))
+    return [held[kind] for kind in product(*(schema.categorical(name).values for name in LABEL))]
+
+
 def unvoted(seed: int, counts: Iterable[int], schema: pe.Schema, options: Any) -> pa.Table:
     """text-pe where parents are drawn at random."""
     api = NGramAPI(schema, **public(options.folder, options.length))
@@ -105,14 +120,11 @@ def unvoted(seed: int, counts: Iterable[int], schema: pe.Schema, options: Any) -
         population = concatenate(
             [parents, *(api.vary(parents, each["degree"], rng) for _ in range(each["variations"]))]
         )
-    labels = np.array(schema.labels, object)[population.labels]
-    return pa.table({"text": population.records["text"], "kind": pa.array(labels, pa.string())})
+    return records(population, schema)
 
 
 def corpus(table: pa.Table) -> Corpus:
-    kinds = [str(kind).split(" / ") for kind in table["kind"].to_pylist()]
-    labels = {"category": [kind[0] for kind in kinds], "stars": [kind[1] for kind in kinds]}
-    return Corpus.of(table["text"].to_pylist(), labels)
+    return Corpus.of(table["text"].to_pylist(), {name: table[name].to_pylist() for name in LABEL})
 
 
 def figures(made: pa.Table, test: pa.Table, embeddings: Embeddings) -> dict[str, float]:
@@ -169,8 +181,8 @@ def main() -> None:
                     drawn = np.random.default_rng(seed).choice(PRIVATE, options.rows, replace=False)
                     made = data.take(pa.array(np.sort(drawn)))
                 elif method == "none":
-                    paid = released("text-pe", 1.0, seed, data, schema, options)["kind"].to_pylist()
-                    made = unvoted(seed, [paid.count(label) for label in schema.labels], schema, options)
+                    paid = released("text-pe", 1.0, seed, data, schema, options)
+                    made = unvoted(seed, counted(paid, schema), schema, options)
                 else:
                     made = released(method, epsilon, seed, data, schema, options)
                 pyarrow.parquet.write_table(made, file.with_suffix(".parquet"))

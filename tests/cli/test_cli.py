@@ -358,6 +358,7 @@ candidates = ["u", "v", "w"]
 """
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_schema_is_bought_charged_and_used(project: Path, run) -> None:
     (project / "wanted.toml").write_text(WANTED)
     how = ["--from-private", project / "private.csv", "--schema", project / "wanted.toml", "--source", "people"]

@@ -54,6 +54,7 @@ def buy(n: int = 20_000, **changes: Any) -> pe.Bought:
 
 
 @pytest.mark.parametrize("adjacency", ["add-remove", "replace-one"])
+@pytest.mark.usefixtures("repeated_noise")
 def test_bounds_and_frequent_categories_are_found_and_nothing_rare(adjacency: str) -> None:
     bought = buy(adjacency=adjacency)
     for name, low, high in (("age", 18, 96), ("gain", -50, 4000), ("price", 10, 400), ("year", 1950, 2003)):
@@ -104,6 +105,7 @@ def test_a_purchase_beyond_the_grant_is_refused_and_nothing_is_charged() -> None
     assert len([entry for entry in Ledger().chain("people") if entry.kind == "reserve"]) == 1
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_too_few_records_leave_the_widest_domain_and_a_remark() -> None:
     bought = buy(4, epsilon=0.1)
     age, town = bought.schema.column("age"), bought.schema.column("town")
@@ -147,6 +149,7 @@ def test_a_unit_moves_the_counts_by_at_most_the_sensitivity(
     assert ((after - before) ** 2).sum() <= votes.sensitivity_squared
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_user_is_bounded_to_one_record_by_default() -> None:
     data = records(3000) | {"who": np.arange(3000) // 3}
     bought = pe.buy_schema(
@@ -249,6 +252,7 @@ def test_an_impossible_budget_is_refused(change: dict[str, Any]) -> None:
         buy(10, **change)
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_file_of_candidates_lies_beside_the_schema(tmp_path: Path) -> None:
     (tmp_path / "towns.txt").write_text("a\n\n c \nq\na\n")
     (tmp_path / "w.toml").write_text("[columns.town]\ntype='categorical'\nvalues='buy'\ncandidates_file='towns.txt'\n")

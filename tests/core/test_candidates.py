@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -58,7 +59,7 @@ class Counting:
             self.batches.append(x.tolist())
             self.threads.add(threading.get_ident())
             self.entered.set()
-            assert self.gate.wait(30)
+            assert self.gate.wait(600)
             if (x == 13).any():
                 raise ValueError("unlucky")
         finally:
@@ -106,7 +107,7 @@ def test_prefetching_returns_at_once_and_its_work_is_not_done_again() -> None:
     embedder = CandidateEmbedder(counting)
     counting.gate.clear()
     embedder.prefetch(table(1))
-    assert counting.entered.wait(30)
+    assert counting.entered.wait(600)
     for x in (2, 3, 2):  # while the first is being embedded
         embedder.prefetch(table(x))
     counting.gate.set()
@@ -133,12 +134,15 @@ def test_closing_drops_what_waits() -> None:
     embedder = CandidateEmbedder(counting)
     counting.gate.clear()
     embedder.prefetch(table(1))
-    assert counting.entered.wait(30)
+    assert counting.entered.wait(600)
     embedder.prefetch(table(2))
-    opener = threading.Timer(0.05, counting.gate.set)
-    opener.start()
-    embedder.close()
-    opener.join()
+    closing = threading.Thread(target=embedder.close)
+    closing.start()
+    deadline = time.monotonic() + 600
+    while embedder._waiting and time.monotonic() < deadline:
+        time.sleep(0.001)
+    counting.gate.set()
+    closing.join()
     assert counting.given == [1]
     assert embedder._thread is None
 

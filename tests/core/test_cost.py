@@ -76,6 +76,7 @@ class Counting(TabularEmbedder):
         return super().embed(table)
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_the_counts_are_those_of_a_run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a table whose labels are of equal size, as declared: a record meets the candidates of its label alone."""
     module = types.ModuleType("counting")

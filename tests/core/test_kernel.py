@@ -20,7 +20,7 @@ from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError, RunMismatchError
 from pe.evolution import kernel as module
 from pe.evolution.candidates import CandidateEmbedder
-from pe.evolution.kernel import Kernel, Notes, Target, aim, herd, noted, pooled, settled
+from pe.evolution.kernel import Kernel, Notes, Target, aim, contrasted, herd, noted, pooled, settled
 from pe.evolution.loop import Generation, evolve
 from pe.evolution.plan import Plan, Round
 from pe.evolution.start import Releaser
@@ -141,6 +141,7 @@ def test_the_mean_is_that_of_each_labels_records() -> None:
     assert target.distance(other, data._labels, np.array([0.5, 0.5])) > own + 0.05
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_the_distance_is_unbiased(account: Account) -> None:
     data = private()
     far = table(400, 2, (8, 2))
@@ -253,6 +254,10 @@ def test_a_unit_moves_the_sums_by_at_most_what_is_charged(
         {"columns": -1},
         {"patience": 0},
         {"amplitude": 1},
+        {"repulsion": -0.1},
+        {"repulsion": 1.1},
+        {"contrast": -0.1},
+        {"contrast": math.inf},
     ],
 )
 def test_an_unusable_setting_is_refused(wrong: dict[str, Any]) -> None:
@@ -356,10 +361,42 @@ def test_of_a_family_no_more_are_chosen_than_said_until_all_have_been() -> None:
     assert sorted(herd(features, mean, 5, kin=twice).tolist()) == [0, 1, 3, 4, 5]
 
 
+def test_the_less_the_chosen_repel_the_more_of_the_mode_is_chosen() -> None:
+    mean = np.array([0.6, 0.4], np.float32)
+    shares = [np.bincount(herd(CORNERS, mean, 5, repulsion=each) // 4, minlength=2)[0] for each in (1.0, 0.5, 0.0)]
+    assert shares == [3, 4, 4]  # the mode has four candidates
+    assert herd(CORNERS, mean, 4, repulsion=0.0).tolist() == [0, 1, 2, 3]
+
+
+def test_contrast_moves_labels_apart_and_leaves_their_mean() -> None:
+    means = np.array([[0.0, 1.0], [1.0, 3.0]], np.float32)
+    records = np.array([300.0, 100.0])
+    made = contrasted(means, records, 2.0)
+    assert made == pytest.approx(np.array([[-0.5, 0.0], [2.5, 6.0]]))
+    assert np.average(made, axis=0, weights=records) == pytest.approx(np.average(means, axis=0, weights=records))
+    assert np.array_equal(contrasted(means, records, 0.0), means)
+    assert contrasted(means[:1], records[:1], 2.0) == pytest.approx(means[:1])
+
+
+def test_a_target_selects_by_its_kernels_repulsion_and_contrast() -> None:
+    rng = np.random.default_rng(0)
+    mean = FourierMean(EMBEDDER, np.ones((EMBEDDER.dim, 3)))
+    means, records = rng.random((2, 6)).astype(np.float32), np.array([300.0, 100.0])
+    features, labels, sizes = rng.random((40, 6)).astype(np.float32), np.repeat([0, 1], 20), np.array([5, 5])
+    kernel = Kernel(1.0, repulsion=0.2, contrast=1.5)
+    made = Target(mean, means, records, 1e-6, kernel).select(features, labels.astype(np.int32), sizes)
+    aims = contrasted(pooled(means, records, 1e-6, features), records, 1.5)
+    own = [features[labels == label] for label in (0, 1)]
+    apart = [20 * label + herd(own[label], aims[label], 5, repulsion=0.2) for label in (0, 1)]
+    assert made.tolist() == np.concatenate(apart).tolist()
+    plain = Target(mean, means, records, 1e-6).select(features, labels.astype(np.int32), sizes)
+    assert made.tolist() != plain.tolist()
+
+
 def test_variations_of_one_parent_compete_and_fresh_samples_do_not() -> None:
     rng = np.random.default_rng(0)
     mean = FourierMean(EMBEDDER, np.ones((EMBEDDER.dim, 3)))
-    target = Target(mean, rng.random((1, 6)).astype(np.float32), np.array([100.0]), 0.1, family=1)
+    target = Target(mean, rng.random((1, 6)).astype(np.float32), np.array([100.0]), 0.1, Kernel(1.0, family=1))
     features = target.features(EMBEDDER.embed(table(12)))
     labels, parents = np.zeros(12, np.int32), np.tile(np.arange(4), 3)
     assert sorted(parents[target.select(features, labels, np.array([4]), parents=parents)]) == [0, 1, 2, 3]

@@ -160,7 +160,7 @@ def test_labels_are_the_values_of_the_label_column() -> None:
         ("[columns.a]\ntype='image'\nheight=2.5\nwidth=1", "column 'a'.*height"),
         ("[columns.a]\ntype='image'\nheight=1\nwidth=1\nchannels=4", "column 'a'.*channels"),
         ("label='b'\n[columns.a]\ntype='float'\nmin=0\nmax=1", "no column 'b'"),
-        ("label=5\n[columns.a]\ntype='float'\nmin=0\nmax=1", "no column '5'"),
+        ("label=5\n[columns.a]\ntype='float'\nmin=0\nmax=1", "a list of different ones, got 5"),
         ("label='a'\n[columns.a]\ntype='float'\nmin=0\nmax=1", "categorical"),
         ("label='a'\n[columns.a]\ntype='categorical'\nvalues=['b']", "beside the label"),
         ("[columns.'pe.a']\ntype='float'\nmin=0\nmax=1", "reserved prefix"),

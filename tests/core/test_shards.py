@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,7 @@ DAMAGE = [cut, emptied, altered, foreign, of_another_type, missing_flags, missin
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_a_shard_that_is_unsound_is_embedded_again_and_no_other(root: Path, damage: Callable[[Path], None]) -> None:
     expected = votes(data(RECORDS), Costly(), CANDIDATES)
+    time.sleep(0.05)  # to the file system, what happens within a tick of its clock happens at one time
     damage(root)
     again, later = Costly(), Costly()
     assert votes(data(RECORDS), again, CANDIDATES) == expected

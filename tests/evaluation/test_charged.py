@@ -159,6 +159,7 @@ def test_the_integer_linear_models_predict_as_the_fitted_ones_do(numeric: ModelS
         )
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_numbers_are_scored_as_the_exact_evaluation_scores_them(ledger: pe.Ledger) -> None:
     rng = np.random.default_rng(5)
     schema = pe.Schema((pe.Numeric("x", -4, 4), pe.Numeric("y", -20, 20)))
@@ -183,6 +184,7 @@ def test_numbers_are_scored_as_the_exact_evaluation_scores_them(ledger: pe.Ledge
     assert all(line["rmse"] >= 0 for line in few["models"])
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_estimates_come_close_and_every_release_is_in_the_ledger(ledger: pe.Ledger) -> None:
     test = people(3000, 4)
     found = evaluate_charged(
@@ -233,6 +235,7 @@ def test_a_wrong_setting_spends_nothing(ledger: pe.Ledger, changes, kind, text: 
     assert not any(spent(ledger.chain("people")))
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_source_of_users_is_measured_per_user(tmp_path: Path) -> None:
     book = pe.Ledger(tmp_path / "users.sqlite3", create=True)
     book.create("people", pe.Budget(30.0, 1e-6, pe.Adjacency.ADD_REMOVE, Unit.USER))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 
 import pe
 from pe.cli import main
@@ -21,44 +20,19 @@ from pe.data.read import read
 from pe.errors import ConfigError
 from pe.evaluation import evaluate_charged
 from pe.evaluation.charged import _Public
-from pe.evaluation.text import embed
 from pe.evaluation.text.charged import TextScores
-from pe.evaluation.text.corpus import words
 from pe.privacy.ledger import charges, spent
 from pe.private.dataset import PrivateDataset
 from pe.private.measure import measure
 
-CANARY = "zebra4711"
+from .reviews import CANARY, reviews
+
 SCHEMA = pe.Schema(
     (pe.Text("review"), pe.Categorical("stars", ("1", "5")), pe.Categorical("kind", ("food", "shop"), missing=True)),
     label="stars",
 )
-LIKED = {"1": "awful rude cold slow worst", "5": "great friendly warm fast best"}
-ABOUT = {"food": "pizza soup waiter table menu", "shop": "till shelf parking clerk price"}
-
-
-def hashed(texts: list[str]) -> NDArray[np.float32]:
-    found = np.zeros((len(texts), 64), np.float32)
-    for row, text in enumerate(texts):
-        for word in words(text):
-            found[row, crc32(word.encode()) % 64] += 1
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _light(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "minilm", lambda: hashed)
-
-
-def reviews(n: int, seed: int) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    stars, kinds = rng.choice(list(LIKED), n), rng.choice(list(ABOUT), n)
-    common = [f"word{number}" for number in range(60)]
-    texts = [
-        " ".join(rng.choice([*common, *5 * LIKED[star].split(), *5 * ABOUT[kind].split()], rng.integers(5, 30)))
-        for star, kind in zip(stars, kinds, strict=True)
-    ]
-    return pd.DataFrame({"review": texts, "stars": stars, "kind": kinds})
+pytestmark = pytest.mark.usefixtures("hashed_words")
+reviews = partial(reviews, length=None)
 
 
 def odd(n: int, seed: int) -> pd.DataFrame:
@@ -121,6 +95,7 @@ def test_a_unit_moves_the_scores_by_at_most_what_is_charged(adjacency: pe.Adjace
     assert 0 < (moved**2).sum() <= whole.sensitivity_squared
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_bought_figures_come_close_to_the_exact_ones(ledger: pe.Ledger) -> None:
     made, test = reviews(150, 0), reviews(1500, 1)
     given = {"test": test, "delta": 1e-6, "source": "people", "schema": SCHEMA, "ledger": ledger.path}

@@ -5,49 +5,22 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from zlib import crc32
 
-import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
 import pe
 from pe.cli import main
 from pe.errors import ConfigError, PrivateDataError, SchemaError
-from pe.evaluation.text import Embeddings, embed
-from pe.evaluation.text.corpus import spans, words
+from pe.evaluation.text import Embeddings
+from pe.evaluation.text.corpus import spans
 
-CANARY = "zebra4711"
+from .reviews import CANARY, hashed, reviews
+
 SCHEMA = pe.Schema(
     (pe.Text("review"), pe.Categorical("stars", ("1", "5")), pe.Categorical("kind", ("food", "shop"))), label="stars"
 )
-LIKED = {"1": "awful rude cold slow worst", "5": "great friendly warm fast best"}
-ABOUT = {"food": "pizza soup waiter table menu", "shop": "till shelf parking clerk price"}
-
-
-def hashed(texts: list[str]) -> NDArray[np.float32]:
-    found = np.zeros((len(texts), 64), np.float32)
-    for row, text in enumerate(texts):
-        for word in words(text):
-            found[row, crc32(word.encode()) % 64] += 1
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _light(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "minilm", lambda: hashed)
-
-
-def reviews(n: int, seed: int, length: int = 25) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    stars, kinds = rng.choice(list(LIKED), n), rng.choice(list(ABOUT), n)
-    common = [f"word{number}" for number in range(60)]
-    texts = [
-        " ".join(rng.choice([*common, *5 * LIKED[star].split(), *5 * ABOUT[kind].split()], length))
-        for star, kind in zip(stars, kinds, strict=True)
-    ]
-    return pd.DataFrame({"review": texts, "stars": stars, "kind": kinds})
+pytestmark = pytest.mark.usefixtures("hashed_words")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pytest
@@ -23,18 +22,11 @@ from pe.evaluation.text.memorisation import Group, Memorisation, memorisation
 from pe.evaluation.text.spans import matches
 from pe.evaluation.text.surface import distinct, length_distance, ngrams
 
+from .reviews import hashed
+
 
 def points(*rows: Sequence[float]) -> NDArray[np.float64]:
     return STEPS * np.array(rows, np.float64)
-
-
-def hashed(texts: list[str]) -> NDArray[np.float32]:
-    """Bags of hashed words: an embedding without a model."""
-    found = np.zeros((len(texts), 64), np.float32)
-    for row, text in enumerate(texts):
-        for word in words(text):
-            found[row, crc32(word.encode()) % 64] += 1
-    return found
 
 
 def babble(n: int, seed: int, length: int = 30) -> list[str]:

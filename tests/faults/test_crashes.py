@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow.parquet
 import pytest
 
+from pe.build import build_plan
 from pe.config import Config
 from pe.data.schema import Schema
 from pe.privacy.accountant import fits
@@ -126,8 +127,8 @@ def test_fault_25_an_api_that_fails_halfway_through_an_iteration_costs_no_second
 
 def test_two_processes_cannot_work_on_one_run(people) -> None:
     assert people.work("release").killed
-    config = stored_config(people.folder / "run")
-    with Run.open(people.folder / "run", config, Schema.read(people.folder / "run" / "schema.toml")):
+    config, schema = stored_config(people.folder / "run"), Schema.read(people.folder / "run" / "schema.toml")
+    with Run.open(people.folder / "run", config, schema, build_plan(Config.of(config), schema)):
         ended = people.work()
     assert ended.code == 1
     assert "RunLockedError" in ended.err

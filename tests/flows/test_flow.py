@@ -255,7 +255,7 @@ def test_no_other_error_is_tried_again_and_a_foreign_one_keeps_its_text(
         calls.append(1)
         raise KeyError("held back")
 
-    monkeypatch.setattr("pe.session.step", fail)
+    monkeypatch.setattr("pe.evolution.loop.Evolution.step", fail)
     with pytest.raises(PEError, match=r"iteration 1 failed with KeyError \(details withheld") as caught:
         synthesize_flow(project.config(), create=True)
     assert len(calls) == 1

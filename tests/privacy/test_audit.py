@@ -1,8 +1,7 @@
 """The audit passes the mechanism as it is, and fails it with each of a dozen bugs injected.
 
-Noise has no seed. The one audit of the real mechanism that has the power to fail runs at alpha 1e-6, all its bounds
-together: that is how often this file fails without cause. The bugs are looked for at the command's own alpha, 1e-3,
-and lie five standard deviations or more beyond what it takes to find them.
+The mechanism is audited with its own noise, which has no seed, at alpha 1e-8, all bounds together: that is how often
+such a test fails without cause. The bugs are looked for at the command's own alpha, 1e-3, in noise that repeats.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from pe.privacy.release import release
 from pe.protocols import Embedder
 
 ROOT = Path(__file__).resolve().parents[2]
-ALPHA = 1e-6
+ALPHA = 1e-8
 DELTA = 1e-5
 
 
@@ -44,13 +43,13 @@ def audited(*names: str, trials: int = 2500, rounds: int = 2, alpha: float = ALP
     return list(audit(names, trials=trials, rounds=rounds, sigma=Fraction(1), delta=DELTA, alpha=alpha))
 
 
-def test_the_mechanism_as_it_is_passes_and_the_audit_sees_most_of_what_it_charges() -> None:
+def test_the_mechanism_as_it_is_passes_and_the_audit_sees_much_of_what_it_charges() -> None:
     found = audited()
     assert [each.variant for each in found] == list(VARIANTS)
     assert [each.variant for each in found if not each.holds] == []
     shown = {each.variant: each.ratio for each in found}
-    assert shown.pop("resume-lost") > 0.3  # pays for twice as much as is seen
-    assert {name for name, ratio in shown.items() if ratio < 0.5} == set()
+    assert shown.pop("resume-lost") > 0.2  # pays for twice as much as is seen
+    assert {name for name, ratio in shown.items() if ratio < 0.4} == set()  # about 0.7, standard deviation 0.03
 
 
 def test_the_claim_is_what_a_durable_ledger_was_charged() -> None:
@@ -194,6 +193,7 @@ def one_failing_record_fails_all(patch: pytest.MonkeyPatch) -> None:
         (one_failing_record_fails_all, "unreadable"),
     ],
 )
+@pytest.mark.usefixtures("repeated_noise")
 def test_an_injected_bug_fails_the_audit(bug: Patch, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bug(monkeypatch)
     (found,) = audited(variant, rounds=4, alpha=1e-3)
@@ -332,23 +332,24 @@ def command(*arguments: str) -> int:
 
 def test_the_command_prints_figures_threat_model_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("--trials", "100", "--rounds", "1", "--variant", "add-remove", "--variant", "label-counts")
-    assert command(*settings, "--alpha", "1e-6", "--json") == 0
+    assert command(*settings, "--alpha", "1e-8", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["holds"] is True
     assert [each["variant"] for each in facts["findings"]] == ["add-remove", "label-counts"]
     assert facts["findings"][0]["claim"] == pytest.approx(0.7205, abs=1e-4)
-    assert command(*settings, "--alpha", "1e-6") == 0
+    assert command(*settings, "--alpha", "1e-8") == 0
     shown = capsys.readouterr().out
     for part in (
         "N = 100 runs a side",
         "label-counts",
         "Threat model",
-        "4 bounds, alpha 2.5e-07 each",
+        "4 bounds, alpha 2.5e-09 each",
         "proves nothing",
     ):
         assert part in shown
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_the_command_fails_with_the_mechanism(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

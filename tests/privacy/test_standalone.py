@@ -368,7 +368,7 @@ def test_one_copied_file_runs_isolated_in_an_empty_folder(tmp_path: Path) -> Non
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-I", "-S", "-W", "error", "standalone.py", *map(str, arguments)]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, env={})
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env={})
 
     assert call(tmp_path / "certificate.json").returncode == 0
     broken = call(tmp_path / "broken.json")

@@ -30,6 +30,7 @@ def purposes(made: pe.Synthetic) -> list[str]:
     return [row["purpose"] for row in made.certificate["entries"] if row["kind"] == "reserve"]
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_table_by_one_release(tmp_path: Path) -> None:
     seen: list[float | None] = []
     made = pe.synthesize(
@@ -101,6 +102,7 @@ def test_numbers_of_records_are_bought_also_where_the_shares_are_declared(tmp_pa
     assert sizes == ([5, 5] if shares == "uniform" else [2, 8])
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_a_table_without_label(tmp_path: Path) -> None:
     schema = pe.Schema((pe.Numeric("x", 0, 1),))
     made = pe.synthesize(

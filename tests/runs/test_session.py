@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image as Pictures
 import pe
 from pe.apis.tabular import TabularAPI
 from pe.cli import main
-from pe.errors import APIError, ConfigError, EmbedderError, LedgerError, RunError
+from pe.errors import APIError, ConfigError, EmbedderError, LedgerError, RunError, RunMismatchError
+from pe.evolution import methods
 
 DIGITS = ("0", "1", "2")
 PICTURES = pe.Schema((pe.Image("image", 8, 8), pe.Categorical("digit", DIGITS)), label="digit")
@@ -224,3 +226,22 @@ def test_a_damaged_histogram_is_one_sentence_and_never_drawn_again(tmp_path: Pat
     (tmp_path / "run" / "iterations" / "001" / "histogram.npz").write_bytes(content)
     with pytest.raises(RunError, match=r"histogram\.npz is damaged .*Nothing was spent"):
         made()
+
+
+def test_a_run_of_another_versions_method_is_refused_by_name_before_anything_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"schema": TABLE, "rows": 9, "method": "aug-pe", "iterations": 2, "run": tmp_path / "run", **BUDGET}
+    pe.synthesize(points(), source="p", **keys)
+    charged = len(pe.Ledger().chain("p"))
+    population, rounds = methods.aug_pe(9, 2, 2)
+    changed = [rounds[0], rounds[1] | {"degree": 0.25}]
+    monkeypatch.setitem(methods._METHODS, "aug-pe", (10, lambda *_: (population, [dict(each) for each in changed])))
+    with pytest.raises(RunMismatchError, match=r"method differ: rounds\.2\.degree was 0\.5, is 0\.25.*Nothing was"):
+        pe.synthesize(points(), source="p", **keys)
+    assert len(pe.Ledger().chain("p")) == charged
+    for folder in ("iterations", "release"):  # as if it had been begun, and nothing stored: it starts anew
+        shutil.rmtree(tmp_path / "run" / folder)
+    (tmp_path / "run" / "released.parquet").unlink()
+    pe.Ledger().grant("p", 9.0, 1e-5)
+    assert len(pe.synthesize(points(), source="p", **keys)) == 9

@@ -61,6 +61,7 @@ def purposes(synthetic: pe.Synthetic) -> list[str]:
     return [row["purpose"] for row in synthetic.certificate["entries"] if row["kind"] == "reserve"]
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_it_is_the_default_for_tables_and_keeps_what_depends_on_what(tmp_path: Path) -> None:
     result = made(tmp_path)
     assert purposes(result) == ["label counts", "histograms", "cross-tables"]
@@ -111,6 +112,7 @@ def test_it_works_under_any_terms(tmp_path: Path, given: dict[str, Any]) -> None
         assert verify(result.certificate)
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_herded_tables_pay_for_tables_and_a_kernel_mean(tmp_path: Path) -> None:
     result = made(tmp_path, method="herded-tables", rows=500, seed=3)
     assert purposes(result) == ["label counts", "histograms", "cross-tables", "label counts", "Fourier mean"]
@@ -281,6 +283,7 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
         assert ((votes._count() - after) ** 2).sum() <= votes.sensitivity_squared
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_the_plan_command_tells_what_it_does_and_when_it_is_hopeless(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

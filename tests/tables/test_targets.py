@@ -66,6 +66,7 @@ def test_without_targets_it_is_the_plain_choice() -> None:
     assert [table.columns for table in plain.tables] == [table.columns for table in same.tables]
 
 
+@pytest.mark.usefixtures("repeated_noise")
 def test_models_of_numbers_and_of_a_second_class_learn_from_declared_targets(tmp_path: Path) -> None:
     data, test = people(3000), people(900)
     made = pe.synthesize(

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
+from pe.data.labels import label_arrays
 from pe.data.schema import Schema, Text
 from pe.errors import ConfigError
 from pe.evaluation.learners import quietly
@@ -144,7 +145,7 @@ class TextScores:
         points = self.vectors_of(texts) if len(texts) else np.empty((0, self.points.shape[1]))
         bins: list[NDArray[Any]] = []
         steps: list[NDArray[Any]] = []
-        start = 0
+        start, codes = 0, label_arrays(labels, self.schema)
 
         def one(places: NDArray[Any], counted: NDArray[np.bool_] | None = None) -> None:
             bins.append(start + places)
@@ -153,8 +154,8 @@ class TextScores:
         for part, size in self._sizes.items():
             if part == "classifiers":
                 for number, (label, classifier) in enumerate(zip(self.labels, self.classifiers, strict=True)):
-                    own = label.name == self.schema.label
-                    values = labels if own else to_numpy(table, self.schema.column(label.name))
+                    own = label.name in codes
+                    values = codes[label.name] if own else to_numpy(table, self.schema.column(label.name))
                     truth = generic(values, label)
                     one(2 * number + (classifier(points) != truth), truth >= 0)
             elif part == "next-token":

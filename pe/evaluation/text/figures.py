@@ -101,8 +101,9 @@ class TextFigures:
     def headline(self) -> dict[str, float]:
         """One number per metric, for tables of several runs."""
         own = self.fidelity["synthetic to test"]
-        scores = {each.target: each.mean("synthetic") for each in self.labels}
-        found = {f"accuracy of {target}": score for target, score in scores.items() if score is not None}
+        kinds = ("accuracy", "auc")  # accuracy alone says little where one label is most common
+        scores = {f"{kind} of {each.target}": each.mean("synthetic", kind) for each in self.labels for kind in kinds}
+        found = {name: score for name, score in scores.items() if score is not None}
         if "synthetic" in self.language:
             found |= {"next token": self.language["synthetic"].accuracy, "bits": self.language["synthetic"].bits}
         found |= {"precision": own.precision, "recall": own.recall, "mauve": own.mauve, "frechet": own.frechet}
