@@ -98,7 +98,7 @@ class Density:
         }
 
     def _weights(self, codes: Codes, labels: NDArray[np.int64], sharpness: float, rng: np.random.Generator) -> Floats:
-        """Weights (n,) of drawn records, of mean about 1, under which their 1-way tables agree with the released ones.
+        """Weights (n,) in (0, 1] of drawn records, under which their 1-way tables agree with the released ones.
 
         Chains mix slowly where columns hang together closely, and particles are few: without this, marginals are off by
         more than the noise of many records. Like theta, what labels differ by is multiplied by ``sharpness``.
