@@ -9,6 +9,7 @@ divergence, Tieleman 2008, with truncated Newton steps).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,7 @@ from numpy.typing import NDArray
 
 from pe.tables.levels import Levels
 from pe.tables.measure import Table, Tables
-
-Floats = NDArray[np.float64]
-Codes = list[NDArray[np.int32]]
+from pe.tables.moments import Cells, Codes, Floats, add, calibrated
 
 RIDGE = 0.06
 """Chosen on validation splits; 0.03 to 0.1 do about as well."""
@@ -31,6 +30,10 @@ STEPS = 3
 LONGEST = 0.7
 """Largest standard deviation of the change of log p in one round."""
 
+SPARE, SPARED = 2.0, 100_000
+"""Records drawn for every one released, where they are no more than ``SPARED`` (else fewer, at least one); as many of
+them say how they are weighted."""
+
 BLOCK = 1 << 17
 """Entries of a conditional table held at a time."""
 
@@ -39,11 +42,15 @@ BLOCK = 1 << 17
 class Density:
     """A fitted density: one theta per table, float64 (labels, cells), and particles to start chains from.
 
-    codes   levels of the particles, one int32 (particles,) per column; labels int64 (particles,), ascending.
+    answers  what theta was fitted to, like it, with this ridge; records float64 (labels,) per label.
+    codes    levels of the particles, one int32 (particles,) per column; labels int64 (particles,), ascending.
     """
 
     tables: Tables
     levels: tuple[Levels, ...]
+    answers: list[Floats] = field(repr=False)
+    ridge: float
+    records: Floats = field(repr=False)
     theta: list[Floats] = field(repr=False)
     codes: Codes = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
@@ -55,29 +62,80 @@ class Density:
         *,
         sharpness: float = 1.0,
         slopes: bool = True,
+        weighted: bool = True,
         sweeps: int = 4,
     ) -> dict[str, NDArray[Any]]:
         """``sizes[label]`` records of each label, label by label: arrays by column name, as ``to_numpy`` gives them.
 
         ``sharpness`` multiplies theta: the ridge has shrunk it, and above 1 classifiers learn more from the records.
         ``slopes``: whether numbers follow the slope of the density; of few records it is mostly noise.
+
+        ``weighted``: whether more records are drawn than asked for, and those kept that answer 1-way tables as the
+        release did; of few records its noise is larger than what that mends.
         """
-        labels = np.repeat(np.arange(len(sizes)), sizes)
+        spare = min(SPARE, max(1.0, SPARED / max(int(sizes.sum()), 1))) if weighted else 1.0
+        drawn = np.ceil(spare * sizes).astype(np.int64)
+        labels = np.repeat(np.arange(len(sizes)), drawn)
         starts = np.searchsorted(self.labels, np.arange(len(sizes) + 1))
         index = np.concatenate(
             [
                 np.resize(rng.permutation(np.arange(start, stop)), size)
-                for start, stop, size in zip(starts[:-1], starts[1:], sizes, strict=True)
+                for start, stop, size in zip(starts[:-1], starts[1:], drawn, strict=True)
             ]
         )
         codes = [column[index] for column in self.codes]
-        sampler = _Sampler(self.tables, self.levels, [sharpness * theta for theta in self.theta])
+        sampler = _Sampler(
+            self.tables, self.levels, [sharpness * part for part in _potentials(self.tables, self.theta)]
+        )
         for _ in range(sweeps):
             sampler.sweep(codes, labels, rng)
+        if weighted:
+            kept = _resampled(self._weights(codes, labels, sharpness, rng), labels, sizes, rng)
+            codes, labels = [column[kept] for column in codes], labels[kept]
         within = labels if slopes else None
         return {
             level.column.name: level.decode(code, rng, within) for level, code in zip(self.levels, codes, strict=True)
         }
+
+    def _weights(self, codes: Codes, labels: NDArray[np.int64], sharpness: float, rng: np.random.Generator) -> Floats:
+        """Weights (n,) in (0, 1] of drawn records, under which their 1-way tables agree with the released ones.
+
+        Chains mix slowly where columns hang together closely, and particles are few: without this, marginals are off by
+        more than the noise of many records. Like theta, what labels differ by is multiplied by ``sharpness``.
+        """
+        places = [place for place, table in enumerate(self.tables.tables) if len(table.columns) == 1]
+        tables = [self.tables.tables[place] for place in places]
+        some = np.sort(rng.permutation(len(labels))[:SPARED])
+        cells = Cells(tables, _unit(self.tables), [column[some] for column in codes], labels[some], len(self.records))
+        shares = (self.records / self.records.sum())[:, None]
+        answers = [(1 - sharpness) * shares * y.sum(axis=0) + sharpness * y for y in (self.answers[i] for i in places)]
+        theta = [sharpness * self.theta[place] for place in places]
+        change = calibrated(cells, answers, theta, self.ridge, self.records)
+        logarithm = np.zeros(len(labels))
+        for table, part in zip(tables, change, strict=True):
+            logarithm += (table.weight / _unit(self.tables) * part).ravel()[table.key(codes, labels)]
+        top = np.full(len(self.records), -np.inf)
+        np.maximum.at(top, labels, logarithm)
+        weights: Floats = np.exp(logarithm - top[labels])
+        return weights
+
+
+def _resampled(
+    weights: Floats, labels: NDArray[np.int64], sizes: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Indices of ``sizes[label]`` records of each label, int64, by systematic resampling (Kitagawa 1996).
+
+    ``labels`` (n,) ascend; a record of weight w is kept w times its label's size / total weight, rounded up or down.
+    """
+    starts = np.searchsorted(labels, np.arange(len(sizes) + 1))
+    kept = [np.empty(0, np.int64)]
+    for start, stop, size in zip(starts[:-1], starts[1:], sizes, strict=True):
+        if size:
+            order = start + rng.permutation(stop - start)
+            below = np.cumsum(weights[order])
+            places = (np.arange(size) + rng.random()) * (below[-1] / size)
+            kept.append(order[np.minimum(np.searchsorted(below, places, side="right"), len(order) - 1)])
+    return np.concatenate(kept)
 
 
 def fit(
@@ -96,61 +154,35 @@ def fit(
     ``records`` float64 (labels,) are the estimated numbers of records of each label, all > 0. Deterministic under
     ``rng``. Work per round is about particles x (levels + tables).
     """
-    unit = max(tables.bound_squared, 1) ** 0.5
+    unit = _unit(tables)
     y = [part / unit for part in tables.split(answers)]
     ridge = RIDGE * (sigma / unit) ** 2
-    weights = [table.weight / unit for table in tables.tables]
     counts = np.maximum(np.rint(particles * records / records.sum()).astype(np.int64), 20)
     labels = np.repeat(np.arange(len(records)), counts)
     codes = [rng.choice(level.size, len(labels), p=level.shares).astype(np.int32) for level in levels]
     mass = (records / counts)[labels]  # records that one particle stands for
     theta = [np.zeros_like(part) for part in y]
     for number in range(rounds):
-        cells = [table.key(codes, labels) for table in tables.tables]
-
-        def total(values: Floats, cells: list[NDArray[np.int64]] = cells) -> list[Floats]:
-            return [
-                weight * np.bincount(key, values, part.size).reshape(part.shape)
-                for weight, key, part in zip(weights, cells, y, strict=True)
-            ]
-
-        def potential(direction: list[Floats], cells: list[NDArray[np.int64]] = cells) -> Floats:
-            value = np.zeros(len(labels))
-            for weight, key, part in zip(weights, cells, direction, strict=True):
-                value += (weight * part).ravel()[key]
-            means: Floats = np.bincount(labels, value) / counts
-            return value - means[labels]
-
-        residual = _add(_add(y, -1.0, total(mass)), -ridge, theta)
-        search, step = residual, [np.zeros_like(part) for part in y]
-        norm = _dot(residual, residual)
-        for _ in range(STEPS):
-            if norm <= 0:
-                break
-            curved = _add(total(mass * potential(search)), ridge, search)
-            length = norm / _dot(search, curved)
-            step, residual = _add(step, length, search), _add(residual, -length, curved)
-            norm, previous = _dot(residual, residual), norm
-            search = _add(residual, norm / previous, search)
-        spread = float(potential(step).std())
+        cells = Cells(tables.tables, unit, codes, labels, len(records))
+        step = cells.step(add(add(y, -1.0, cells.total(mass)), -ridge, theta), mass, ridge, STEPS)
+        spread = float(cells.centred(step, mass).std())
         scale = min(1.0, LONGEST / max(spread, 1e-12))
         late = number - rounds // 2
         if late > 0:  # average the particles' sampling noise away
             scale *= max(0.15, 1 / (1 + 0.3 * late))
-        theta = _add(theta, scale, step)
-        _Sampler(tables, levels, [weight * part for weight, part in zip(weights, theta, strict=True)]).sweep(
-            codes, labels, rng
-        )
-    final = [weight * part for weight, part in zip(weights, theta, strict=True)]
-    return Density(tables, tuple(levels), final, codes, labels)
+        theta = add(theta, scale, step)
+        _Sampler(tables, levels, _potentials(tables, theta)).sweep(codes, labels, rng)
+    return Density(tables, tuple(levels), y, ridge, records, theta, codes, labels)
 
 
-def _add(left: list[Floats], factor: float, right: list[Floats]) -> list[Floats]:
-    return [a + factor * b for a, b in zip(left, right, strict=True)]
+def _unit(tables: Tables) -> float:
+    """The norm of a record's contribution, in which answers and theta are measured."""
+    return math.sqrt(max(tables.bound_squared, 1))
 
 
-def _dot(left: list[Floats], right: list[Floats]) -> float:
-    return sum(float(np.vdot(a, b)) for a, b in zip(left, right, strict=True))
+def _potentials(tables: Tables, theta: list[Floats]) -> list[Floats]:
+    """What a cell of each table adds to log p."""
+    return [table.weight / _unit(tables) * part for table, part in zip(tables.tables, theta, strict=True)]
 
 
 class _Sampler:

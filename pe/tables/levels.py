@@ -15,6 +15,9 @@ from pe.errors import SchemaError
 REFINED_FROM = 16
 """Grids with at least this many bins are refined at the ends of the domain."""
 
+FINER = 8
+"""How many times as many intervals as levels numbers are spread by, where their counts stand out of the noise."""
+
 DIGITS = 7
 """Significant digits of a number that is drawn between edges."""
 
@@ -27,6 +30,8 @@ class Levels:
     edges    float64 (size + 1,), increasing: a number belongs to the level between its edges; None for categories.
     groups   int32 (values,): level of each category; None for numbers.
     weights  float64 (values,): relative frequency of each category within its level; None for numbers.
+    finer    float64 (2, m), both rows increasing: edges, those of the levels among them, and the share of all numbers
+             below each; within a level numbers are spread like that, evenly where it is None.
 
     A number's missing values, where the column has them, are a last level without edges.
     """
@@ -36,6 +41,7 @@ class Levels:
     edges: NDArray[np.float64] | None = field(default=None, repr=False)
     groups: NDArray[np.int32] | None = field(default=None, repr=False)
     weights: NDArray[np.float64] | None = field(default=None, repr=False)
+    finer: NDArray[np.float64] | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -62,8 +68,8 @@ class Levels:
     ) -> NDArray[Any]:
         """A value of each level (n,): a category by its weight, or a number between the level's edges.
 
-        Numbers are uniform there or, with ``labels`` (n,), follow the slope that the density of their label's levels
-        has.
+        Within a level numbers are spread as in ``finer``. Where that says nothing they are uniform or, with ``labels``
+        (n,), follow the slope that the density of their label's levels has.
         """
         if self.groups is not None:
             assert self.weights is not None
@@ -81,7 +87,9 @@ class Levels:
         low, high = self.edges[own], self.edges[own + 1]
         uniform = rng.random(len(levels))
         if labels is not None:
-            uniform = _sloping(uniform, self._slopes(own, labels, ~absent))
+            uniform = _sloping(uniform, np.where(self._divided[own], 0.0, self._slopes(own, labels, ~absent)))
+        if self.finer is not None:
+            low, high, uniform = self._within(own, uniform)
         if self.column.log:
             low, high = np.maximum(low, self.column.minimum), np.minimum(high, self.column.maximum)
             drawn = low * (high / low) ** uniform
@@ -94,6 +102,27 @@ class Levels:
         whole = self.column.integer and not self.absent
         values: NDArray[Any] = drawn.astype(np.int64) if whole else drawn
         return values
+
+    @property
+    def _divided(self) -> NDArray[np.bool_]:
+        """Which levels ``finer`` divides, bool (size,)."""
+        assert self.edges is not None
+        if self.finer is None:
+            return np.zeros(len(self.edges) - 1, np.bool_)
+        return np.diff(np.searchsorted(self.finer[0], self.edges)) > 1
+
+    def _within(
+        self, levels: NDArray[np.int32], uniform: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """The finer interval of each record, from its left to its right edge, and the place in it, each (n,)."""
+        assert self.edges is not None
+        assert self.finer is not None
+        edges, below = self.finer
+        ends = np.searchsorted(edges, self.edges)
+        first, last = ends[levels], ends[levels + 1]
+        wanted = below[first] + uniform * (below[last] - below[first])
+        found = np.clip(np.searchsorted(below, wanted, side="right") - 1, first, last - 1)
+        return edges[found], edges[found + 1], (wanted - below[found]) / (below[found + 1] - below[found])
 
     def _slopes(
         self, levels: NDArray[np.int32], labels: NDArray[np.int64], present: NDArray[np.bool_]
@@ -203,21 +232,9 @@ def _intervals(fine: Levels, counts: NDArray[np.float64], sigma: float, most: in
         found = _intervals(_present(fine), counts[:-1], sigma, most)
         missing = max(float(counts[-1]), sigma / 2)
         lost = missing / (missing + max(float(counts[:-1].sum()), sigma))
-        return Levels(fine.column, np.append(found.shares * (1 - lost), lost), found.edges)
-    wanted = max(float(counts.sum()), 0.0) / most
-    parts: list[list[float]] = []  # left edge, right edge, mass, joined intervals
-    mass, joined, left = 0.0, 0, fine.edges[0]
-    for right, count in zip(fine.edges[1:], counts, strict=True):
-        mass, joined = mass + float(count), joined + 1
-        if mass >= max(0.7 * wanted, 2.5 * sigma * math.sqrt(joined)):
-            parts.append([left, right, mass, joined])
-            mass, joined, left = 0.0, 0, right
-    if joined:
-        if parts and mass < max(0.35 * wanted, 1.5 * sigma * math.sqrt(joined)):
-            parts[-1] = [parts[-1][0], fine.edges[-1], parts[-1][2] + mass, parts[-1][3] + joined]
-        else:
-            parts.append([left, fine.edges[-1], mass, joined])
-    masses = _normalised(np.array([max(p[2] - 0.5 * sigma * math.sqrt(p[3]), 0.1 * sigma + 1e-9) for p in parts]))
+        return Levels(fine.column, np.append(found.shares * (1 - lost), lost), found.edges, finer=found.finer)
+    parts = _joined(fine.edges, counts, sigma, most)
+    masses = _masses(parts, sigma)
     edges, shares = [parts[0][0]], []
     for (low, high, _, _), share in zip(parts, masses, strict=True):
         cuts = max(1, round(share * most))
@@ -229,7 +246,40 @@ def _intervals(fine: Levels, counts: NDArray[np.float64], sigma: float, most: in
         inner = np.unique(inner[inner > low])
         edges += inner.tolist()
         shares += [share / len(inner)] * len(inner)
-    return Levels(fine.column, _normalised(np.array(shares)), np.array(edges))
+    finer = _joined(fine.edges, counts, sigma, FINER * most)
+    below = np.concatenate([[0.0], np.cumsum(_masses(finer, sigma))])
+    places = np.union1d(np.array(edges), [finer[0][0], *(part[1] for part in finer)])
+    spread = np.interp(places, [finer[0][0], *(part[1] for part in finer)], below)
+    return Levels(fine.column, _normalised(np.array(shares)), np.array(edges), finer=np.stack([places, spread]))
+
+
+def _joined(edges: NDArray[np.float64], counts: NDArray[np.float64], sigma: float, most: int) -> list[list[float]]:
+    """Neighbouring intervals joined to about ``most`` whose mass stands out of the noise: left edge, right edge, mass,
+    number of joined intervals."""
+    wanted = max(float(counts.sum()), 0.0) / most
+    spike = max(0.7 * wanted, 5 * sigma)
+    parts: list[list[float]] = []
+    mass, joined, left = 0.0, 0, edges[0]
+    for here, right, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        if joined and count >= spike:  # a spike keeps to itself
+            parts.append([left, here, mass, joined])
+            mass, joined, left = 0.0, 0, here
+        mass, joined = mass + float(count), joined + 1
+        if mass >= max(0.7 * wanted, 2.5 * sigma * math.sqrt(joined)):
+            parts.append([left, right, mass, joined])
+            mass, joined, left = 0.0, 0, right
+    if joined:
+        alone = parts and parts[-1][3] == 1 and parts[-1][2] >= spike
+        if parts and not alone and mass < max(0.35 * wanted, 1.5 * sigma * math.sqrt(joined)):
+            parts[-1] = [parts[-1][0], edges[-1], parts[-1][2] + mass, parts[-1][3] + joined]
+        else:
+            parts.append([left, edges[-1], mass, joined])
+    return parts
+
+
+def _masses(parts: list[list[float]], sigma: float) -> NDArray[np.float64]:
+    """Their shares, > 0: chosen for standing out, they are a little too large."""
+    return _normalised(np.array([max(p[2] - 0.5 * sigma * math.sqrt(p[3]), 0.1 * sigma + 1e-9) for p in parts]))
 
 
 def _present(levels: Levels) -> Levels:

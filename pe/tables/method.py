@@ -69,7 +69,7 @@ class CrossTables:
         )
         found = shares_from(counted.counts) if shares is None else shares
         sizes = apportion(round(total) if n is None else n, found)
-        made = density.sample(sizes, rng, sharpness=plan.sharpness, slopes=plan.slopes)
+        made = density.sample(sizes, rng, sharpness=plan.sharpness, slopes=plan.slopes, weighted=plan.weighted)
         return Population.of(
             to_table(made, schema), np.repeat(np.arange(labels), sizes).astype(np.int32), self.name
         ), found

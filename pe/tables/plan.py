@@ -33,7 +33,7 @@ class Settings:
     bins        intervals of a number's grid.
     levels      levels of a number.
     most        cross-tables of each order.
-    particles, rounds, sharpness, slopes  of ``pe.tables.fit``.
+    particles, rounds, sharpness, slopes, weighted  of ``pe.tables.fit``.
     """
 
     histogram_share: float
@@ -44,6 +44,7 @@ class Settings:
     rounds: int
     sharpness: float
     slopes: bool
+    weighted: bool
 
     @property
     def table_share(self) -> float:
@@ -63,7 +64,7 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
         share, per_bin, most, particles = 0.1, 3.0, MOST, 6000
     bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
     sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
-    return Settings(share, min(max(bins, 4), 128), 32, most, particles, 50, sharpness, not few)
+    return Settings(share, min(max(bins, 4), 128), 32, most, particles, 50, sharpness, not few, not few)
 
 
 def choose(

@@ -139,6 +139,30 @@ def test_a_spike_keeps_a_level_of_its_own() -> None:
     assert level.shares[: np.searchsorted(level.edges, 30)].sum() > 0.9
 
 
+def test_a_spike_is_not_joined_with_what_lies_below_it() -> None:
+    """Half of all numbers are 40: what is drawn holds about as many, and as many below and above as there are."""
+    fine = grid(Numeric("hours", 1, 99, integer=True), 64)
+    counts = np.full(fine.size, 10.0)
+    counts[39] = 980
+    level = merge(fine, counts, 3.0, 8)
+    rng = np.random.default_rng(0)
+    drawn = level.decode(rng.choice(level.size, 20000, p=level.shares).astype(np.int32), rng)
+    assert np.mean(drawn == 40) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(drawn < 40) == pytest.approx(0.2, abs=0.03)
+
+
+def test_within_a_level_numbers_are_spread_as_their_fine_counts_are() -> None:
+    """Nine of ten numbers are 0, so that the others share few levels: two values among them are still found."""
+    fine = grid(Numeric("loss", 0, 100, integer=True), 64)
+    counts = np.zeros(fine.size)
+    counts[[0, 30, 71]] = 9000, 300, 700
+    level = merge(fine, counts, 2.0, 4)
+    rng = np.random.default_rng(0)
+    drawn = level.decode(rng.choice(level.size, 20000, p=level.shares).astype(np.int32), rng)
+    assert np.mean(drawn == 30) == pytest.approx(0.03, abs=0.01)
+    assert np.mean(drawn == 71) == pytest.approx(0.07, abs=0.01)
+
+
 def test_rare_categories_share_a_level_and_large_ones_keep_theirs() -> None:
     column = Categorical("c", tuple(str(i) for i in range(3000)))
     counts = np.zeros(3000)
@@ -177,6 +201,22 @@ def test_the_fit_recovers_an_interaction_and_is_deterministic() -> None:
     assert agree[3000:].mean() == pytest.approx(0.1, abs=0.03)
     again = draw()
     assert all(np.array_equal(made[name], again[name]) for name in made)
+
+
+def test_weighted_records_answer_the_1_way_tables_nearer_than_the_chains_do() -> None:
+    """Chains of two columns that always agree never mix: their particles keep the share they began with."""
+    rng = np.random.default_rng(0)
+    identity = np.arange(2, dtype=np.int32)
+    levels = [
+        Levels(Categorical(name, ("0", "1")), np.full(2, 0.5), groups=identity, weights=np.ones(2)) for name in "ab"
+    ]
+    a = (rng.random(20000) < 0.3).astype(np.int32)
+    tables = Tables((Table((0,), (identity,)), Table((1,), (identity,)), Table((0, 1), (identity, identity), 3)))
+    answers = counted(tables, levels, {"a": a, "b": a}, np.zeros(len(a), np.int64))
+    density = fit(tables, levels, answers, 5.0, np.array([20000.0]), rng, particles=300)
+    made = density.sample(np.array([20000]), rng)
+    assert made["a"].mean() == pytest.approx(a.mean(), abs=0.004)
+    assert np.mean(made["a"] == made["b"]) > 0.97
 
 
 def test_pure_noise_stays_near_the_base() -> None:
