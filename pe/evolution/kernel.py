@@ -58,7 +58,8 @@ class Kernel:
     features   random frequencies; a record's vector has twice as many entries.
     bandwidth  in units of the spread of the first population: the root of its embeddings' total variance.
     columns    how many of an embedder's blocks (``Blocked``: a record's columns) each frequency reads; 0: all.
-    patience   rounds without votes that may bring the squared MMD no further before the run ends.
+    patience   rounds without votes that may bring the squared MMD no further before the run ends, where herding
+               minimises that (repulsion 1, contrast 0).
     amplitude  grid steps of a cosine's largest value.
     family     candidates with one parent (or that parent) that a round selects at most; 0: any number.
     repulsion  weight of the chosen ones' mean in herding: 1 follows the private distribution; less its modes, which
@@ -78,6 +79,11 @@ class Kernel:
     contrast: float = 0.0
 
     name = "kernel mean"
+
+    @property
+    def minimises(self) -> bool:
+        """Whether what herding minimises is the MMD."""
+        return (self.repulsion, self.contrast) == (1.0, 0.0)
 
     def __post_init__(self) -> None:
         for what, value, good in (
@@ -355,7 +361,7 @@ def settled(notes: Notes, iteration: int, patience: int) -> bool:
     if len(distances) <= patience + 1:
         return False
     before, now = min(distances[:-patience]), min(distances[-patience:])
-    return bool(before - now < PROGRESS * (distances[0] - before))
+    return bool(before - now <= PROGRESS * (distances[0] - before))
 
 
 def noted(iteration: int) -> str:

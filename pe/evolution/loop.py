@@ -129,10 +129,10 @@ class Evolution:
 
     def converged(self, generation: Generation) -> bool:
         """Whether further rounds without votes would bring the population no nearer to the kernel mean."""
-        left = self.plan.rounds[generation.iteration :]
-        if self.plan.kernel is None or any(each.sigma is not None for each in left):
+        kernel, left = self.plan.kernel, self.plan.rounds[generation.iteration :]
+        if kernel is None or not kernel.minimises or any(each.sigma is not None for each in left):
             return False
-        return settled(self.notes, generation.iteration, self.plan.kernel.patience)
+        return settled(self.notes, generation.iteration, kernel.patience)
 
     def _stand_ins(
         self, candidates: Population, this: Round, api: API, rng: np.random.Generator

@@ -321,6 +321,14 @@ def test_free_rounds_come_nearer_and_stop_by_themselves() -> None:
     assert np.std(chosen) == pytest.approx(0.12, abs=0.04)
 
 
+@pytest.mark.parametrize(("keys", "rounds"), [({}, 3), ({"repulsion": 0.7}, 8), ({"contrast": 1.0}, 8)])
+def test_rounds_that_seek_more_than_the_least_distance_do_not_stop_by_it(keys: dict[str, float], rounds: int) -> None:
+    """Chosen to be the same in every round: no distance ever falls."""
+    same = (Round(None, 100, variations=0, keep=True),) * 8
+    plan = Plan(100, same, kernel=Kernel(1.0, 50, patience=2, **keys))
+    assert run(plan, private(1000), {})[-1].iteration == rounds
+
+
 def test_a_resumed_run_goes_on_as_an_uninterrupted_one() -> None:
     plan, data, notes = free(4), private(), {}
     whole = run(plan, data, notes)
