@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric
+from pe.config import ApiConfig, BoughtShares, Config, EmbedderConfig, Geometric, problem
 from pe.data.schema import Categorical, Numeric, Schema
 from pe.errors import ConfigError
 from pe.evolution.kernel import COUNT_SHARE, Kernel
@@ -73,9 +73,7 @@ def _mixture(section: ApiConfig, schema: Schema) -> API:
         try:
             member = ApiConfig.model_validate(each)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"])) or "a table"
-            raise ConfigError(f"api.members, {number}: {where}: {first['msg']}. Nothing was spent.") from None
+            raise ConfigError(f"api.members, {number}: {problem(error, 'a table')}. Nothing was spent.") from None
         own = dict(member.model_extra or {})
         share = own.pop("share", 1.0)
         if isinstance(share, bool) or not isinstance(share, int | float) or member.rounds is not None:

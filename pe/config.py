@@ -244,11 +244,7 @@ class Config(_Section):
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "configuration"
-            reason = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(first["type"], first["msg"])
-            got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {first['input']!r}"
-            raise ConfigError(f"{where}: {reason}{got}. Nothing was spent.") from None
+            raise ConfigError(f"{problem(error, 'configuration')}. Nothing was spent.") from None
 
     @classmethod
     def read(cls, path: str | Path) -> Config:
@@ -294,3 +290,12 @@ def _nested(value: Any) -> Iterator[dict[str, Any]]:
         yield value
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _nested(each)
+
+
+def problem(error: ValidationError, whole: str) -> str:
+    """The first thing that pydantic found wrong, in our words; ``whole`` names what was checked."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or whole
+    reason = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(first["type"], first["msg"])
+    got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {first['input']!r}"
+    return f"{where}: {reason.removeprefix('Value error, ')}{got}"
