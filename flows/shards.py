@@ -13,8 +13,7 @@ import pe.flows.settings  # noqa: F401
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pe.errors import PrivateDataError
-from pe.private.execution import TASKS_PER_WORKER, all_done, answer
+from pe.private.execution import TASKS_PER_WORKER, answer, gathered
 
 WORKERS = 4
 """For how many workers a vote is cut where the configuration does not say."""
@@ -40,17 +39,7 @@ class TaskRunnerExecutor:
 
     def run(self, job: str, phase: str, tasks: int) -> None:
         futures = [count.submit(job, phase, number, tasks) for number in range(tasks)]
-        try:
-            results = [future.result() for future in futures]
-        except Exception as error:
-            failure = type(error).__name__
-        else:
-            all_done(results)
-            return
-        raise PrivateDataError(
-            f"the task runner could not run a task ({failure}): every worker needs this version of pe-synth, and "
-            "PE_CACHE under the same path. What was charged stays charged."
-        )
+        gathered(lambda: [future.result() for future in futures], Exception, "the task runner")
 
     def close(self) -> None:
         """The flow ends its task runner."""

@@ -6,15 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pe.errors import ConfigError, PrivateDataError
-from pe.private.execution import TASKS_PER_WORKER, all_done
+from pe.private.execution import TASKS_PER_WORKER, gathered
 
 RETRIES = 3
 """How often a task may lose its worker."""
-
-_ELSEWHERE = (
-    "every worker needs this version of pe-synth and its packages, and PE_CACHE under the same path. What was charged "
-    "stays charged."
-)
 
 
 def _carried() -> Callable[[str, str, int, int], list[str] | None]:
@@ -56,14 +51,7 @@ class DaskExecutor:
             self._connect()
         count, how = _carried(), {"pure": False, "retries": RETRIES}
         calls = [self._client.submit(count, job, phase, number, tasks, **how) for number in range(tasks)]
-        try:
-            results = self._client.gather(calls)
-        except Exception as error:
-            failure = type(error).__name__
-        else:
-            all_done(results)
-            return
-        raise PrivateDataError(f"Dask could not run a task ({failure}): {_ELSEWHERE}")
+        gathered(lambda: self._client.gather(calls), Exception, "Dask")
 
     def close(self) -> None:
         for each in (self._client, self._cluster):
@@ -112,14 +100,11 @@ class RayExecutor:
                 ) from None
             self._ours = True
         task = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_carried())
-        try:
-            results = self._ray.get([task.remote(job, phase, number, tasks) for number in range(tasks)])
-        except self._ray.exceptions.RayError as error:
-            failure = type(error).__name__
-        else:
-            all_done(results)
-            return
-        raise PrivateDataError(f"Ray could not run a task ({failure}): {_ELSEWHERE}")
+        gathered(
+            lambda: self._ray.get([task.remote(job, phase, number, tasks) for number in range(tasks)]),
+            self._ray.exceptions.RayError,
+            "Ray",
+        )
 
     def close(self) -> None:
         if self._ours:

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import local
@@ -165,11 +165,25 @@ def restored(kind: str, text: str) -> PEError:
     return found(text)
 
 
-def all_done(results: Iterable[list[str] | None]) -> None:
-    """Raise the first error among the answers of tasks."""
-    for error in results:
-        if error:
-            raise restored(*error)
+def gathered(collect: Callable[[], Iterable[list[str] | None]], failures: type[Exception], who: str) -> None:
+    """Wait for the tasks of a cluster; raises the first error among their answers.
+
+    What the cluster itself raises (``failures``) is told by its type alone, and is no context of what is raised: it may
+    quote what a worker held.
+    """
+    try:
+        answers = collect()
+    except failures as error:
+        failure = type(error).__name__
+    else:
+        for told in answers:
+            if told:
+                raise restored(*told)
+        return
+    raise PrivateDataError(
+        f"{who} could not run a task ({failure}): every worker needs this version of pe-synth and its packages, and "
+        "PE_CACHE under the same path. What was charged stays charged."
+    )
 
 
 def answer(job: str, phase: str, task: int, tasks: int) -> list[str] | None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hmac
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -175,8 +174,3 @@ class _Store:
         for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
         return self.cache.name("sum", digest.digest()).encode()
-
-
-def rows(found: list[Shard]) -> Iterator[int]:
-    """How many records each shard holds. Private."""
-    yield from (len(shard.labels()) for shard in found)

@@ -28,11 +28,11 @@ from pe.config import Config
 from pe.data.arrays import to_numpy, to_table
 from pe.data.population import Population
 from pe.data.schema import Categorical, Numeric, Schema
-from pe.errors import ConfigError, PrivateDataError
+from pe.errors import ConfigError, LedgerError, PrivateDataError
 from pe.privacy import Adjacency, Contribution
 from pe.private.clusters import DaskExecutor, RayExecutor
 from pe.private.dataset import PrivateDataset
-from pe.private.execution import Local, Processes, ShardExecutor
+from pe.private.execution import Local, Processes, ShardExecutor, gathered
 from pe.private.vote import cast_votes, embed_candidates
 
 X = Numeric("x", 0, 999, integer=True)
@@ -335,3 +335,17 @@ def test_a_wrong_configuration_is_told(execution: dict[str, Any], told: str) -> 
 def test_a_task_runner_is_that_of_a_flow() -> None:
     with pytest.raises(ConfigError, match=r"run it as one. Nothing was spent"):
         pe.build.build_executor(config({"executor": "prefect"}))
+
+
+def test_what_a_cluster_raises_is_told_by_its_type_alone() -> None:
+    def lost() -> list[None]:
+        raise OSError("a worker held canary-4711")
+
+    with pytest.raises(PrivateDataError, match=r"Dask could not run a task \(OSError\).*stays charged") as caught:
+        gathered(lost, OSError, "Dask")
+    assert "canary" not in str(caught.value)
+    assert caught.value.__context__ is caught.value.__cause__ is None
+    with pytest.raises(LedgerError, match="first"):
+        gathered(lambda: [None, ["LedgerError", "first"], ["RunError", "second"]], OSError, "Dask")
+    with pytest.raises(ZeroDivisionError):  # not of the cluster's own
+        gathered(lambda: [1 // 0], OSError, "Dask")  # type: ignore[list-item]
