@@ -35,10 +35,10 @@ from pe.private.embeddings import embeddings, make_ready
 from pe.protocols import Embedder
 
 CHUNK = 2**15
-"""Records whose vectors are in memory at a time; a user's records are never parted, however many they are."""
+"""Records in memory at a time; a user's records are never parted, however many they are."""
 
-DENSE_ENTRIES = 2**21
-"""Entries of dense vectors in memory at a time."""
+ENTRIES = 2**21
+"""Entries of their vectors in memory at a time, dense or sparse: fewer records where theirs are long."""
 
 
 class Bounded(Protocol):
@@ -95,7 +95,7 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
         if user_bound is not None:
             return user_sum(private, features.vectors, features.bins, user_bound)
         total = np.zeros(features.bins, np.int64)
-        for part in _parts(private):
+        for part in _parts(private, features.vectors):
             total += _sum(features, part.records, part.labels)
         return total
 
@@ -128,7 +128,7 @@ def user_sum(private: PrivateDataset, vectors: Vectors, size: int, bound: int) -
     if private.streamed:
         with Cache.open().temporary("sums") as folder:
             files, entries = [], 0
-            for number, part in enumerate(_parts(private)):
+            for number, part in enumerate(_parts(private, vectors)):
                 assert part.users is not None
                 bins, values = vectors(part.records, part.labels)
                 owners = np.repeat(part.users, bins.shape[1], axis=0)
@@ -137,18 +137,25 @@ def user_sum(private: PrivateDataset, vectors: Vectors, size: int, bound: int) -
                 entries += bins.size
             return spill.total(files, entries, size, bound)
     total, users = np.zeros(size, np.int64), private.users
-    for rows in _chunks(users):
-        bins, values = vectors(private._records.take(rows), private._labels[rows])
-        groups = np.repeat(users[rows], bins.shape[1])
+    for index in _chunks(users, _rows(private._records, vectors)):
+        bins, values = vectors(private._records.take(index), private._labels[index])
+        groups = np.repeat(users[index], bins.shape[1])
         total += bounded_sum(groups, bins.reshape(-1), values.reshape(-1), size, bound)
     return total
 
 
-def _parts(private: PrivateDataset) -> Iterator[Block]:
-    """All records, at most ``CHUNK`` at a time."""
+def _rows(table: pa.Table, vectors: Vectors) -> int:
+    """Records whose vectors are made at a time."""
+    width: int = vectors(table[:0], np.empty(0, np.int32))[0].shape[1]
+    return max(1, min(CHUNK, ENTRIES // max(width, 1)))
+
+
+def _parts(private: PrivateDataset, vectors: Vectors) -> Iterator[Block]:
+    """All records, as many at a time as ``_rows`` says."""
     for block in private._blocks():
-        for start in range(0, len(block), CHUNK):
-            yield block.cut(start, start + CHUNK)
+        rows = _rows(block.records, vectors)
+        for start in range(0, len(block), rows):
+            yield block.cut(start, start + rows)
 
 
 def _sum(features: Sparse, table: pa.Table, labels: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -165,7 +172,7 @@ def _sum(features: Sparse, table: pa.Table, labels: NDArray[np.int32]) -> NDArra
 def _dense(private: PrivateDataset, features: Dense, user_bound: int | None) -> NDArray[np.int64]:
     """Sum of dense vectors, a few rows at a time, each of which must keep its bound."""
     width, bound = features.bins // features.labels, features.bound_squared
-    rows = max(1, DENSE_ENTRIES // width)
+    rows = max(1, ENTRIES // width)
     found = embeddings(private, features.embedder, users=user_bound is not None)
     labels = found.labels.astype(np.int64)
     total = np.zeros((features.labels, width), np.int64)
@@ -189,14 +196,13 @@ def _dense(private: PrivateDataset, features: Dense, user_bound: int | None) -> 
     return total.reshape(-1)
 
 
-def _chunks(groups: NDArray[np.int64], rows: int | None = None) -> Iterator[NDArray[np.int64]]:
-    """Rows in the order of their groups, ``rows`` (``CHUNK``) or more at a time, no group parted."""
-    least = CHUNK if rows is None else rows
+def _chunks(groups: NDArray[np.int64], rows: int) -> Iterator[NDArray[np.int64]]:
+    """Rows in the order of their groups, ``rows`` or more at a time, no group parted."""
     order = np.argsort(groups, kind="stable")
     ends = np.flatnonzero(np.diff(groups[order], append=-1)) + 1  # groups are >= 0
     start = 0
     for end in ends.tolist():
-        if end - start >= least or end == len(order):
+        if end - start >= rows or end == len(order):
             yield order[start:end]
             start = end
 

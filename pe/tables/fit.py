@@ -113,7 +113,8 @@ class Density:
         change = calibrated(cells, answers, theta, self.ridge, self.records)
         logarithm = np.zeros(len(labels))
         for table, part in zip(tables, change, strict=True):
-            logarithm += (table.weight / _unit(self.tables) * part).ravel()[table.key(codes, labels)]
+            scale = table.scale(len(self.records)) / _unit(self.tables)
+            logarithm += (scale * part).ravel()[table.key(codes, labels)]
         top = np.full(len(self.records), -np.inf)
         np.maximum.at(top, labels, logarithm)
         weights: Floats = np.exp(logarithm - top[labels])
@@ -155,7 +156,7 @@ def fit(
     ``rng``. Work per round is about particles x (levels + tables).
     """
     unit = _unit(tables)
-    y = [part / unit for part in tables.split(answers)]
+    y = [table.centre(part) / unit for table, part in zip(tables.tables, tables.split(answers), strict=True)]
     ridge = RIDGE * (sigma / unit) ** 2
     counts = np.maximum(np.rint(particles * records / records.sum()).astype(np.int64), 20)
     labels = np.repeat(np.arange(len(records)), counts)
@@ -182,7 +183,8 @@ def _unit(tables: Tables) -> float:
 
 def _potentials(tables: Tables, theta: list[Floats]) -> list[Floats]:
     """What a cell of each table adds to log p."""
-    return [table.weight / _unit(tables) * part for table, part in zip(tables.tables, theta, strict=True)]
+    unit = _unit(tables)
+    return [table.scale(tables.labels) / unit * part for table, part in zip(tables.tables, theta, strict=True)]
 
 
 class _Sampler:

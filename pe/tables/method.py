@@ -18,7 +18,8 @@ from pe.tables.fit import fit
 from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way
 from pe.tables.plan import LABEL_SHARE, settings
-from pe.tables.targets import choose_around
+from pe.tables.smooth import smoothed
+from pe.tables.targets import choose_tables
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ class CrossTables:
         histograms = Counts(one_way(fine), tuple(fine), "histograms", ask.finer)
         answer = ask(histograms, plan.histogram_share, "histograms")
         parts, sigma = histograms.tables.split(answer.votes), float(answer.sigma)
-        levels = [merge(level, part[0], sigma, plan.levels) for level, part in zip(fine, parts, strict=True)]
+        divide = smoothed if plan.contrasts else merge
+        levels = [divide(level, part[0], sigma, plan.levels) for level, part in zip(fine, parts, strict=True)]
 
         left = plan.table_share
         targets = [place for place, column in enumerate(columns) if column.name in self.targets]
-        tables = choose_around(targets, levels, labels, total, mu * math.sqrt(left), plan.most, rng)
+        tables = choose_tables(targets, levels, labels, total, mu * math.sqrt(left), plan, rng)
         answers, sigma = np.zeros(0), 1.0
         if tables.tables:  # none where every column has one level
             answer = ask(Counts(tables, tuple(levels), "cross-tables", ask.finer), left, "tables")

@@ -24,8 +24,8 @@ class Cells:
     def __init__(
         self, tables: Sequence[Table], unit: float, codes: Codes, labels: NDArray[np.int64], number: int
     ) -> None:
-        self.labels, self.number = labels, number
-        self.weights = [table.weight / unit for table in tables]
+        self.tables, self.labels, self.number = tables, labels, number
+        self.weights = [table.scale(number) / unit for table in tables]
         self.shapes = [(number, table.cells) for table in tables]
         self.keys = [table.key(codes, labels) for table in tables]
 
@@ -33,8 +33,8 @@ class Cells:
         """The answers of all particles."""
         sums = [np.bincount(key, mass, math.prod(shape)) for key, shape in zip(self.keys, self.shapes, strict=True)]
         return [
-            (weight * part).astype(np.float64).reshape(shape)
-            for weight, part, shape in zip(self.weights, sums, self.shapes, strict=True)
+            table.centre((weight * part).astype(np.float64).reshape(shape))
+            for table, weight, part, shape in zip(self.tables, self.weights, sums, self.shapes, strict=True)
         ]
 
     def potential(self, direction: list[Floats]) -> Floats:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pe.privacy.discrete_gaussian import LARGEST_SIGMA
 from pe.tables.levels import Levels, coarse
 from pe.tables.measure import Table, Tables
 
@@ -20,6 +22,14 @@ SHARES = {1: 0.3, 2: 0.4, 3: 0.3}
 
 LABEL_SHARE = 0.03
 """Share of mu**2 for the label counts, which say how many records there are."""
+
+CONTRASTS = ((1, 2, 4, 0.4), (1, 4, 8, 0.4), (2, 2, 3, 0.2))
+"""Of few records: order, groups of a number and of categories, and share of the last release's mu**2 for tables of
+contrasts. Halves of numbers weigh most: sums of many finer parts carry the noise of all of them."""
+
+MOST_CENTRED_LABELS = 4
+"""Labels up to which contrasts are between them; with more that saves next to nothing, and a record would add to as
+many cells."""
 
 MOST = {1: 1 << 30, 2: 91, 3: 60}
 MOST_SMALL = {1: 1 << 30, 2: 30, 3: 30}
@@ -33,6 +43,7 @@ class Settings:
     bins        intervals of a number's grid.
     levels      levels of a number.
     most        cross-tables of each order.
+    contrasts   whether tables only say what columns' own counts leave open, few groups each (``contrasts``).
     particles, rounds, sharpness, slopes, weighted  of ``pe.tables.fit``.
     """
 
@@ -40,6 +51,7 @@ class Settings:
     bins: int
     levels: int
     most: dict[int, int]
+    contrasts: bool
     particles: int
     rounds: int
     sharpness: float
@@ -58,18 +70,23 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
     ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove).
     """
     few = records * mu * math.sqrt(0.1 / columns) < 12  # a tenth of the budget would resolve less than four bins
-    if few:
-        share, per_bin, most, particles = 0.3, 1.5, MOST_SMALL, 2000
+    contrasts = few and labels > 1
+    if contrasts:
+        share, bins, most, particles = 0.45, 12, MOST_SMALL, 2000
     else:
-        share, per_bin, most, particles = 0.1, 3.0, MOST, 6000
-    bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
+        share, per_bin, most, particles = (0.3, 1.5, MOST_SMALL, 2000) if few else (0.1, 3.0, MOST, 6000)
+        bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
     sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
-    return Settings(share, min(max(bins, 4), 128), 32, most, particles, 50, sharpness, not few, not few)
+    return Settings(share, min(max(bins, 4), 128), 32, most, contrasts, particles, 50, sharpness, not few, not few)
+
+
+Query = tuple[tuple[int, ...], tuple[NDArray[np.int32], ...], float, tuple[int, ...]]
+"""Columns, maps, relative share of mu**2 and centred axes of a table."""
 
 
 def choose(
     levels: Sequence[Levels], labels: int, records: float, mu: float, most: dict[int, int], rng: np.random.Generator
-) -> Tables:
+) -> list[Query]:
     """Cross-tables of the label with 1, 2 and 3 columns, for a release with GDP parameter ``mu``.
 
     Each axis has as many groups as leave about 0.4 noise standard deviations per record-count of a cell; columns of
@@ -88,14 +105,47 @@ def choose(
             asked += [(subset, round(1.5 * math.sqrt(bins)), 0.4 * part) for subset in subsets]
         else:
             asked += [(subset, bins, part) for subset in subsets]
-    least = min((part for *_, part in asked), default=1.0)
-    return Tables(
-        tuple(
-            Table(subset, tuple(coarse(levels[i], bins) for i in subset), max(1, round(4 * math.sqrt(part / least))))
-            for subset, bins, part in asked
-        ),
-        labels,
-    )
+    return [(subset, tuple(coarse(levels[i], bins) for i in subset), part, ()) for subset, bins, part in asked]
+
+
+def contrasts(levels: Sequence[Levels], labels: int, most: dict[int, int], rng: np.random.Generator) -> list[Query]:
+    """The same for few records: how labels differ in halves and quarters of a column, and which columns hang together.
+
+    Their tables are ``centred``: how many records a label or a part of a column has is known by then. Between two
+    labels that leaves a quarter to three eighths of the squared norm, and the noise with it.
+    """
+    columns = [i for i, level in enumerate(levels) if level.size > 1]
+    between = (0,) if labels <= MOST_CENTRED_LABELS else ()
+    asked: list[Query] = []
+    for order, parts, kinds, share in CONTRASTS:
+        if order <= len(columns):
+            subsets = subsets_of(columns, order, most[order], rng)
+            centred = (*between, 1) if order == 1 else (1, 2)
+            for subset in subsets:
+                groups = [parts + levels[i].absent if levels[i].groups is None else kinds for i in subset]
+                maps = tuple(coarse(levels[i], size) for i, size in zip(subset, groups, strict=True))
+                asked.append((subset, maps, share / len(subsets), centred))
+    return asked
+
+
+def weighed(asked: Sequence[Query], labels: int, least: int, mu: float) -> Tables:
+    """Tables whose squared norms are about as the shares, for a release with GDP parameter ``mu``.
+
+    The smallest weight is ``least``, or less where the noise would otherwise be larger than can be drawn.
+    """
+    tables = [Table(columns, maps, 1, centred) for columns, maps, _, centred in asked]
+    wanted = [
+        math.sqrt(part / table.norm_squared(labels)) for table, (_, _, part, _) in zip(tables, asked, strict=True)
+    ]
+    while True:
+        weights = [max(1, round(least * each / min(wanted))) for each in wanted]
+        found = Tables(
+            tuple(replace(table, weight=weight) for table, weight in zip(tables, weights, strict=True)), labels
+        )
+        largest = (LARGEST_SIGMA * mu) ** 2 / (2 if found.signed else 1)  # replacing moves signed answers twice as far
+        if least == 1 or found.bound_squared < largest:
+            return found
+        least -= 1
 
 
 def subsets_of(columns: Sequence[int], order: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pe.tables.levels import Levels, coarse
-from pe.tables.measure import Table, Tables
-from pe.tables.plan import choose, subsets_of
+from pe.tables.measure import Tables
+from pe.tables.plan import Query, Settings, choose, contrasts, subsets_of, weighed
 
 SHARE = 0.8
 """Share of the last release's mu**2 for tables around the targets, where there is no label; half of it with one."""
@@ -30,7 +30,7 @@ FEW = 500
 """Records times the GDP parameter, up to which they are few."""
 
 
-def choose_around(
+def around(
     targets: Sequence[int],
     levels: Sequence[Levels],
     labels: int,
@@ -38,15 +38,9 @@ def choose_around(
     mu: float,
     most: Mapping[int, int],
     rng: np.random.Generator,
-) -> Tables:
-    """``pe.tables.plan.choose``, with most of the release for the ``targets``, positions in the list of levels."""
-    targets = [target for target in targets if levels[target].size > 1]
-    if not targets:
-        return choose(levels, labels, records, mu, dict(most), rng)
-    share = SHARE / (1 if labels == 1 else 2)
-    base = choose(levels, labels, records, mu * math.sqrt(1 - share), dict(most), rng)
-    unit = base.bound_squared
-    asked = [(table.columns, table.maps, table.weight**2 / unit * (1 - share)) for table in base.tables]
+) -> list[Query]:
+    """Tables of each of the ``targets``, positions in the list of levels, with others; shares of mu**2 add up to 1."""
+    asked: list[Query] = []
     most_groups = FEW_GROUPS if records * mu < FEW else GROUPS
     for target in targets:
         groups = min(levels[target].size, most_groups if levels[target].groups is None else 32)
@@ -54,13 +48,38 @@ def choose_around(
         orders = {order: part for order, part in ORDERS.items() if order <= len(others)}
         for order, weight in orders.items():
             subsets = subsets_of(others, order, max(1, most[order] // len(targets)), rng)
-            part = share * weight / sum(orders.values()) / len(targets) / len(subsets)
+            part = weight / sum(orders.values()) / len(targets) / len(subsets)
             cells = max(records, 0) / labels / groups * math.sqrt(part) * mu / 0.4
             bins = min(max(math.floor(cells ** (1 / order) + 0.3), 2 if order > 1 else 3), 32)
             for subset in subsets:
                 maps = (coarse(levels[target], groups), *(coarse(levels[i], bins) for i in subset))
-                asked.append(((target, *subset), maps, part))
-    least = min(part for *_, part in asked)
-    return Tables(
-        tuple(Table(columns, maps, max(1, round(2 * math.sqrt(part / least)))) for columns, maps, part in asked), labels
-    )
+                asked.append(((target, *subset), maps, part, ()))
+    return asked
+
+
+def choose_tables(
+    targets: Sequence[int],
+    levels: Sequence[Levels],
+    labels: int,
+    records: float,
+    mu: float,
+    plan: Settings,
+    rng: np.random.Generator,
+) -> Tables:
+    """The tables of a plan, for a release with GDP parameter ``mu``: most of it for the ``targets``, if any."""
+    targets = [target for target in targets if levels[target].size > 1]
+    share = (SHARE / (1 if labels == 1 else 2)) if targets else 0.0
+    own = mu * math.sqrt(1 - share)
+    if plan.contrasts:
+        base = contrasts(levels, labels, plan.most, rng)
+    else:
+        base = choose(levels, labels, records, own, plan.most, rng)
+    total = sum(part for _, _, part, _ in base)
+    asked = [(columns, maps, part / total * (1 - share), centred) for columns, maps, part, centred in base]
+    asked += [
+        (columns, maps, part * share, centred)
+        for columns, maps, part, centred in around(
+            targets, levels, labels, records, mu * math.sqrt(share), plan.most, rng
+        )
+    ]
+    return weighed(asked, labels, 2 if targets else 4, mu)

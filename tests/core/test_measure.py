@@ -124,7 +124,7 @@ def test_the_size_of_a_chunk_changes_nothing(kind: str, norm: float | None, monk
     ]
     whole, _ = sums(rows, kind, norm=norm)
     monkeypatch.setattr(module, "CHUNK", 7)
-    monkeypatch.setattr(module, "DENSE_ENTRIES", 7 * 40)
+    monkeypatch.setattr(module, "ENTRIES", 7 * 40)
     parts, _ = sums(rows, kind, norm=norm)
     assert whole.tolist() == parts.tolist()
 

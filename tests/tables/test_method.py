@@ -255,7 +255,7 @@ rows = st.lists(st.tuples(st.integers(0, 100), st.booleans(), st.integers(0, 3))
 @settings(max_examples=25)
 def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     some: list[tuple[int, bool, int]],
-    others: list[tuple[int, bool, int]],
+    new: list[tuple[int, bool, int]],
     adjacency: Adjacency,
     norm: float | None,
 ) -> None:
@@ -263,8 +263,8 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     fine = [grid(column, 16) for column in schema.features]
     rng = np.random.default_rng(0)
     levels = [merge(level, rng.normal(30, 5, level.size), 5.0, 8) for level in fine]
-    tables = plan.choose(levels, 2, 500, 0.3, plan.MOST, rng)
-    counts = Counts(tables, tuple(levels), "cross-tables", 16 if norm else 1)
+    crossed = plan.weighed(plan.choose(levels, 2, 500, 0.3, plan.MOST, rng), 2, 4, 0.3)
+    contrasts = plan.weighed(plan.contrasts(levels, 2, plan.MOST, rng), 2, 4, 0.3)
     first = Counts(one_way(fine), tuple(fine), "histograms", 16 if norm else 1)
 
     def private(records: list[tuple[int, bool, int]]) -> PrivateDataset:
@@ -273,8 +273,9 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
 
     changed = [row for row in some if row[2] != 0] if norm else some[1:]
     if adjacency is Adjacency.REPLACE_ONE:
-        changed = changed + [(*row[:2], 0) for row in (others if norm else others[:1])]
-    for features in (first, counts):
+        changed = changed + [(*row[:2], 0) for row in (new if norm else new[:1])]
+    others = [Counts(tables, tuple(levels), "cross-tables", 16 if norm else 1) for tables in (crossed, contrasts)]
+    for features in (first, *others):
         scale = None if norm is None else norm * (features.bound_squared**0.5 / features.grid)
         votes = measure(private(some), features, adjacency=adjacency, norm=scale)
         after = np.zeros(features.bins, np.int64)

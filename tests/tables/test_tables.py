@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from pe.data.schema import Categorical, Image, Numeric
 from pe.errors import SchemaError
+from pe.privacy.discrete_gaussian import LARGEST_SIGMA
 from pe.tables import plan
 from pe.tables.fit import fit
 from pe.tables.levels import Levels, coarse, grid, merge
 from pe.tables.measure import Counts, Table, Tables, one_way
+from pe.tables.smooth import smoothed
 
 COLUMNS = (
     Numeric("x", -3.0, 5.0),
@@ -43,11 +46,15 @@ def counted(
     tables: Tables, levels: Sequence[Levels], arrays: dict[str, NDArray[Any]], labels: NDArray[Any]
 ) -> NDArray[np.int64]:
     """Exact answers, as ``pe.private.measure`` adds them up."""
-    cells = Counts(tables, tuple(levels), "test").cells(arrays, labels)
+    cells, values = Counts(tables, tuple(levels), "test").entries(arrays, labels)
     total = np.zeros(tables.bins, np.int64)
-    for place, table in enumerate(tables.tables):
-        np.add.at(total, cells[:, place], table.weight)
+    np.add.at(total, cells, values)
     return total
+
+
+def crossed(levels: Sequence[Levels], labels: int, records: float, mu: float, rng: np.random.Generator) -> Tables:
+    """The tables for many records."""
+    return plan.weighed(plan.choose(levels, labels, records, mu, plan.MOST, rng), labels, 4, mu)
 
 
 def learned(n: int = 4000, sigma: float = 5.0, most: int = 16) -> list[Levels]:
@@ -61,7 +68,7 @@ def learned(n: int = 4000, sigma: float = 5.0, most: int = 16) -> list[Levels]:
 @settings(max_examples=25, deadline=None)
 def test_adding_a_record_moves_the_answers_by_the_stated_bound_exactly(seed: int, labels: int, n: int) -> None:
     levels = learned()
-    tables = plan.choose(levels, labels, 4000, 0.3, plan.MOST, np.random.default_rng(seed))
+    tables = crossed(levels, labels, 4000, 0.3, np.random.default_rng(seed))
     arrays = records(n, seed)
     label = np.random.default_rng(seed).integers(0, labels, n)
     whole = counted(tables, levels, arrays, label)
@@ -71,6 +78,38 @@ def test_adding_a_record_moves_the_answers_by_the_stated_bound_exactly(seed: int
     assert int((moved**2).sum()) == tables.bound_squared
     assert (moved >= 0).all()  # so that replacing a record moves them by at most sqrt(2) times the bound
     assert len(whole) == tables.bins
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 60))
+@settings(max_examples=25, deadline=None)
+def test_contrasts_move_by_the_stated_bound_exactly_and_say_nothing_of_totals(seed: int, labels: int, n: int) -> None:
+    levels = learned()
+    tables = plan.weighed(plan.contrasts(levels, labels, plan.MOST, np.random.default_rng(seed)), labels, 4, 0.3)
+    arrays = records(n, seed)
+    label = np.random.default_rng(seed).integers(0, labels, n)
+    whole = counted(tables, levels, arrays, label)
+    less = counted(tables, levels, {name: values[1:] for name, values in arrays.items()}, label[1:])
+    assert int(((whole - less) ** 2).sum()) == tables.bound_squared
+    assert tables.signed
+    between = (0,) if labels <= plan.MOST_CENTRED_LABELS else ()
+    for table, part in zip(tables.tables, tables.split(whole), strict=True):
+        assert table.centred == ((*between, 1) if len(table.columns) == 1 else (1, 2))
+        shaped = part.reshape(labels, *table.sizes)
+        assert all((shaped.sum(axis=axis) == 0).all() for axis in table.centred)
+        assert np.allclose(table.centre(part), part)
+
+
+def test_a_centred_table_holds_what_labels_differ_by() -> None:
+    """Three records by hand: each adds 1 to its cell and to that of the other label and group, else takes 1 off."""
+    identity = np.arange(2, dtype=np.int32)
+    level = Levels(Categorical("sex", ("f", "m")), np.full(2, 0.5), groups=identity, weights=np.ones(2))
+    tables = Tables((Table((0,), (identity,), 3, (0, 1)),), labels=2)
+    answers = counted(tables, [level], {"sex": np.array([1, 1, 0], np.int32)}, np.array([1, 1, 1]))
+    assert answers.tolist() == [3, -3, -3, 3]  # two of (second label, m), one of (second label, f)
+    assert tables.bound_squared == 9 * 4
+    table = tables.tables[0]
+    counts = np.array([[0.0, 0.0], [1.0, 2.0]])
+    assert np.allclose(table.scale(2) * table.centre(counts), tables.split(answers)[0])
 
 
 def test_a_table_counts_label_by_cell() -> None:
@@ -111,13 +150,18 @@ def test_drawn_numbers_have_few_digits(low: float, high: float, log: bool, longe
     assert len(set(values.tolist())) > 450
 
 
+@pytest.mark.parametrize("divide", [merge, smoothed])
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 500), st.integers(2, 40), st.integers(4, 128))
 @settings(max_examples=60, deadline=None)
-def test_any_noisy_answer_makes_usable_levels(seed: int, sigma: float, most: int, bins: int) -> None:
+def test_any_noisy_answer_makes_usable_levels(divide: Any, seed: int, sigma: float, most: int, bins: int) -> None:
     rng = np.random.default_rng(seed)
-    for column in COLUMNS:
+    for column in (
+        *COLUMNS,
+        Numeric("pay", 1, 1e6, log=True, missing=True),
+        Numeric("year", 1, 40, log=True, integer=True),
+    ):
         fine = grid(column, bins)
-        level = merge(fine, rng.normal(0, sigma, fine.size), sigma, most)
+        level = divide(fine, rng.normal(0, sigma, fine.size), sigma, most)
         assert math.isclose(level.shares.sum(), 1)
         assert (level.shares > 0).all()
         if level.edges is not None:
@@ -127,6 +171,35 @@ def test_any_noisy_answer_makes_usable_levels(seed: int, sigma: float, most: int
         groups = coarse(level, 3)
         assert set(groups.tolist()) == set(range(int(groups.max()) + 1))
         assert groups.max() < 3
+
+
+def test_a_smooth_density_is_found_in_noise_that_hides_its_intervals() -> None:
+    """400 records of a bell, noise 25 per interval: the distribution is nearer than that of the joined intervals."""
+    column = Numeric("x", 0, 10)
+    fine = grid(column, 11)
+    assert fine.edges is not None
+    exact = np.diff(norm(4, 1.5).cdf(fine.edges))
+    rng = np.random.default_rng(0)
+    missed: dict[Any, list[float]] = {merge: [], smoothed: []}
+    for _ in range(20):
+        counts = 400 * exact + rng.normal(0, 25, fine.size)
+        for divide, found in missed.items():
+            level = divide(fine, counts, 25.0, 32)
+            below = np.interp(fine.edges, level.edges, np.concatenate([[0], np.cumsum(level.shares)]))
+            found.append(float(np.abs(np.diff(below) - exact).sum() / 2))
+    assert np.mean(missed[smoothed]) < 0.8 * np.mean(missed[merge])
+
+
+def test_smooth_levels_follow_many_records_exactly() -> None:
+    column = Numeric("age", 0, 29, integer=True, missing=True)
+    fine = grid(column, 15)
+    counts = np.array([*(100 * (1 + np.arange(30) % 7)), 900.0])
+    level = smoothed(fine, counts, 1.0, 32)
+    drawn = level.decode(
+        np.random.default_rng(1).choice(level.size, 50000, p=level.shares).astype(np.int32), np.random.default_rng(0)
+    )
+    share = np.bincount(np.nan_to_num(drawn, nan=30).astype(int), minlength=31) / 50000
+    assert share == pytest.approx(counts / counts.sum(), abs=0.02)
 
 
 def test_a_spike_keeps_a_level_of_its_own() -> None:
@@ -203,6 +276,38 @@ def test_the_fit_recovers_an_interaction_and_is_deterministic() -> None:
     assert all(np.array_equal(made[name], again[name]) for name in made)
 
 
+def test_a_fit_of_contrasts_finds_how_labels_differ_and_what_hangs_together() -> None:
+    """Two labels, two columns of four groups: the first leans by label, the second on the first."""
+    rng = np.random.default_rng(0)
+    identity = np.arange(4, dtype=np.int32)
+    halves = np.array([0, 0, 1, 1], np.int32)
+    levels = [
+        Levels(Categorical(name, tuple("0123")), np.full(4, 0.25), groups=identity, weights=np.ones(4)) for name in "ab"
+    ]
+    label = np.repeat([0, 1], 4000)
+    a = np.where(rng.random(8000) < 0.3, rng.integers(0, 4, 8000), 2 * label + rng.integers(0, 2, 8000)).astype(
+        np.int32
+    )
+    b = np.where(rng.random(8000) < 0.4, rng.integers(0, 4, 8000), a).astype(np.int32)
+    tables = Tables(
+        (
+            Table((0,), (identity,), 1, (0, 1)),
+            Table((1,), (identity,), 1, (0, 1)),
+            Table((0, 1), (halves, halves), 2, (1, 2)),
+        ),
+        labels=2,
+    )
+    answers = counted(tables, levels, {"a": a, "b": b}, label)
+    density = fit(tables, levels, answers, 5.0, np.array([4000.0, 4000.0]), rng, particles=2000)
+    made = density.sample(np.array([4000, 4000]), rng)
+    for name, real in (("a", a), ("b", b)):
+        for one in (slice(0, 4000), slice(4000, 8000)):
+            drawn = np.bincount(made[name][one], minlength=4) / 4000
+            assert drawn == pytest.approx(np.bincount(real[one], minlength=4) / 4000, abs=0.04)
+    agree = [np.mean(halves[x] == halves[y]) for x, y in ((made["a"], made["b"]), (a, b))]
+    assert agree[0] == pytest.approx(agree[1], abs=0.04)
+
+
 def test_weighted_records_answer_the_1_way_tables_nearer_than_the_chains_do() -> None:
     """Chains of two columns that always agree never mix: their particles keep the share they began with."""
     rng = np.random.default_rng(0)
@@ -229,7 +334,7 @@ def test_pure_noise_stays_near_the_base() -> None:
 
 def test_labels_without_records_and_single_columns_do_not_crash() -> None:
     levels = learned()[:1]
-    tables = plan.choose(levels, 3, 10, 0.01, plan.MOST, np.random.default_rng(0))
+    tables = crossed(levels, 3, 10, 0.01, np.random.default_rng(0))
     rng = np.random.default_rng(0)
     density = fit(tables, levels, np.zeros(tables.bins), 10.0, np.array([1.0, 1.0, 50.0]), rng, particles=100, rounds=3)
     made = density.sample(np.array([0, 1, 7]), rng)
@@ -240,7 +345,7 @@ def test_many_columns_get_a_bounded_and_balanced_choice_of_tables() -> None:
     half = np.full(2, 0.5)
     identity = np.arange(2, dtype=np.int32)
     levels = [Levels(Categorical(f"c{i}", ("0", "1")), half, groups=identity, weights=np.ones(2)) for i in range(40)]
-    tables = plan.choose(levels, 2, 10000, 0.3, plan.MOST, np.random.default_rng(0)).tables
+    tables = crossed(levels, 2, 10000, 0.3, np.random.default_rng(0)).tables
     for order in (2, 3):
         chosen = [table.columns for table in tables if len(table.columns) == order]
         assert len(chosen) == len(set(chosen)) == plan.MOST[order]
@@ -254,6 +359,27 @@ def test_the_plan_spends_the_whole_budget_and_no_more() -> None:
         assert plan.LABEL_SHARE + made.histogram_share + made.table_share == pytest.approx(1)
         assert 4 <= made.bins <= 128
         assert 1 <= made.sharpness <= 1.5
+        assert made.contrasts == (n == 300)
+
+
+@pytest.mark.parametrize(("columns", "labels"), [(1, 2), (4, 3), (30, 2), (30, 9), (150, 2)])
+def test_contrasts_share_the_release_about_as_said(columns: int, labels: int) -> None:
+    level = smoothed(grid(Numeric("x", 0, 1), 11), np.full(11, 20.0), 5.0, 32)
+    asked = plan.contrasts([level] * columns, labels, plan.MOST_SMALL, np.random.default_rng(0))
+    tables = plan.weighed(asked, labels, 4, 0.3)
+    small = plan.weighed(asked, labels, 4, 0.004)  # the noise of either can be drawn when a record is replaced
+    assert 2 * tables.bound_squared < (0.3 * LARGEST_SIGMA) ** 2
+    assert columns > 40 or 2 * small.bound_squared < (0.004 * LARGEST_SIGMA) ** 2
+    for order, groups, _, share in plan.CONTRASTS:
+        if order <= columns:
+            some = [t for t in tables.tables if t.sizes == (groups,) * order]
+            spent = sum(table.norm_squared(labels) for table in some) / tables.bound_squared
+            whole = sum(part for order, *_, part in plan.CONTRASTS if order <= columns)
+            assert spent == pytest.approx(share / whole, abs=0.12)
+
+
+def test_without_labels_there_are_no_contrasts_between_them() -> None:
+    assert not plan.settings(300, 30, 1, 0.3).contrasts
 
 
 def test_images_are_refused() -> None:

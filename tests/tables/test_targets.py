@@ -15,7 +15,7 @@ from pe.errors import ConfigError, SchemaError
 from pe.tables import plan
 from pe.tables.levels import Levels, grid, merge
 from pe.tables.measure import Counts
-from pe.tables.targets import choose_around
+from pe.tables.targets import choose_tables
 
 COLUMNS = (
     pe.Numeric("y", -6, 6),
@@ -42,16 +42,21 @@ def levels() -> list[Levels]:
     return [merge(grid(column, 32), rng.normal(40, 5, grid(column, 32).size), 5.0, 16) for column in COLUMNS]
 
 
+def settings_of(labels: int) -> plan.Settings:
+    """Those for many records."""
+    return plan.settings(4000, len(COLUMNS), labels, 0.3)
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(0,), (0, 7), (8, 0)]), st.integers(1, 3), st.floats(0, 1e5))
 @settings(max_examples=25)
 def test_a_record_adds_one_cell_of_known_weight_to_each_table(
     seed: int, targets: tuple[int, ...], labels: int, records: float
 ) -> None:
     rng, held = np.random.default_rng(seed), levels()
-    tables = choose_around(targets, held, labels, records, 0.3, plan.MOST, rng)
+    tables = choose_tables(targets, held, labels, records, 0.3, settings_of(labels), rng)
     arrays = {each.column.name: each.decode(rng.integers(0, each.size, 50).astype(np.int32), rng) for each in held}
     counts = Counts(tables, tuple(held), "cross-tables")
-    cells = counts.cells(arrays, rng.integers(0, labels, 50))
+    cells, _ = counts.entries(arrays, rng.integers(0, labels, 50))
     assert cells.min() >= 0
     assert cells.max() < tables.bins
     assert all(len(set(row)) == len(tables.tables) for row in cells.tolist())
@@ -62,8 +67,8 @@ def test_a_record_adds_one_cell_of_known_weight_to_each_table(
 
 def test_without_targets_it_is_the_plain_choice() -> None:
     plain = plan.choose(levels(), 2, 4000, 0.3, plan.MOST, np.random.default_rng(3))
-    same = choose_around((), levels(), 2, 4000, 0.3, plan.MOST, np.random.default_rng(3))
-    assert [table.columns for table in plain.tables] == [table.columns for table in same.tables]
+    same = choose_tables((), levels(), 2, 4000, 0.3, settings_of(2), np.random.default_rng(3))
+    assert [columns for columns, *_ in plain] == [table.columns for table in same.tables]
 
 
 @pytest.mark.usefixtures("repeated_noise")
