@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pe.data.schema import Categorical, Column, Image, Numeric, Text
 from pe.errors import SchemaError
 
-REFINED_FROM = 12
+REFINED_FROM = 16
 """Grids with at least this many bins are refined at the ends of the domain."""
 
 FINER = 8
@@ -153,7 +153,7 @@ class Levels:
 def grid(column: Column, bins: int) -> Levels:
     """The levels of the first count: every category, or about ``bins`` intervals of a number's domain.
 
-    Intervals have equal width; grids of 12 bins and more are refined geometrically at both ends of the domain, where
+    Intervals have equal width; grids of 16 bins and more are refined geometrically at both ends of the domain, where
     values pile up. An integer column of at most 2 ``bins`` values gets one level per value.
     """
     if isinstance(column, (Image, Text)):

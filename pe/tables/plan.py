@@ -72,7 +72,7 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
     few = records * mu * math.sqrt(0.1 / columns) < 12  # a tenth of the budget would resolve less than four bins
     contrasts = few and labels > 1
     if contrasts:
-        share, bins, most, particles = 0.45, 12, MOST_SMALL, 2000
+        share, bins, most, particles = 0.45, 15, MOST_SMALL, 2000
     else:
         share, per_bin, most, particles = (0.3, 1.5, MOST_SMALL, 2000) if few else (0.1, 3.0, MOST, 6000)
         bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
