@@ -137,23 +137,23 @@ def user_sum(private: PrivateDataset, vectors: Vectors, size: int, bound: int) -
                 entries += bins.size
             return spill.total(files, entries, size, bound)
     total, users = np.zeros(size, np.int64), private.users
-    for index in _chunks(users, _rows(private._records, vectors)):
+    for index in _chunks(users, _rows(private._records, private._labels, vectors)):
         bins, values = vectors(private._records.take(index), private._labels[index])
         groups = np.repeat(users[index], bins.shape[1])
         total += bounded_sum(groups, bins.reshape(-1), values.reshape(-1), size, bound)
     return total
 
 
-def _rows(table: pa.Table, vectors: Vectors) -> int:
-    """Records whose vectors are made at a time."""
-    width: int = vectors(table[:0], np.empty(0, np.int32))[0].shape[1]
+def _rows(table: pa.Table, labels: NDArray[np.int32], vectors: Vectors) -> int:
+    """Records whose vectors are made at a time: those of the first say how long all are."""
+    width: int = vectors(table[:1], labels[:1])[0].shape[1] if len(labels) else 1
     return max(1, min(CHUNK, ENTRIES // max(width, 1)))
 
 
 def _parts(private: PrivateDataset, vectors: Vectors) -> Iterator[Block]:
     """All records, as many at a time as ``_rows`` says."""
     for block in private._blocks():
-        rows = _rows(block.records, vectors)
+        rows = _rows(block.records, block.labels, vectors)
         for start in range(0, len(block), rows):
             yield block.cut(start, start + rows)
 

@@ -97,7 +97,7 @@ def test_a_kernel_mean_over_shards_is_that_of_memory(
     """However records are spread over shards, users over both, and shards over pieces of work."""
     expected = mean(data(given_), norm, costly=False, limit=limit)
     cut.setattr(pe.private.blocks, "BLOCK", block)
-    cut.setattr(pe.private.measure, "DENSE_ENTRIES", entries)
+    cut.setattr(pe.private.measure, "ENTRIES", entries)
     try:
         assert mean(data(given_), norm, costly=True, limit=limit) == expected
         order = np.random.default_rng(len(given_)).permutation(len(given_))
