@@ -27,9 +27,9 @@ CONTRASTS = ((1, 2, 4, 0.4), (1, 4, 8, 0.4), (2, 2, 3, 0.2))
 """Of few records: order, groups of a number and of categories, and share of the last release's mu**2 for tables of
 contrasts. Halves of numbers weigh most: sums of many finer parts carry the noise of all of them."""
 
-MOST_CENTRED_LABELS = 4
-"""Labels up to which contrasts are between them; with more that saves next to nothing, and a record would add to as
-many cells."""
+MOST_LABELS = 4
+"""Labels up to which contrasts are asked for: with more, centring the label's axis saves next to nothing (digits of ten
+classes did no better or worse)."""
 
 MOST = {1: 1 << 30, 2: 91, 3: 60}
 MOST_SMALL = {1: 1 << 30, 2: 30, 3: 30}
@@ -70,7 +70,7 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
     ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove).
     """
     few = records * mu * math.sqrt(0.1 / columns) < 12  # a tenth of the budget would resolve less than four bins
-    contrasts = few and labels > 1
+    contrasts = few and 1 < labels <= MOST_LABELS
     if contrasts:
         share, bins, most, particles = 0.45, 15, MOST_SMALL, 2000
     else:
@@ -108,19 +108,18 @@ def choose(
     return [(subset, tuple(coarse(levels[i], bins) for i in subset), part, ()) for subset, bins, part in asked]
 
 
-def contrasts(levels: Sequence[Levels], labels: int, most: dict[int, int], rng: np.random.Generator) -> list[Query]:
+def contrasts(levels: Sequence[Levels], most: dict[int, int], rng: np.random.Generator) -> list[Query]:
     """The same for few records: how labels differ in halves and quarters of a column, and which columns hang together.
 
     Their tables are ``centred``: how many records a label or a part of a column has is known by then. Between two
     labels that leaves a quarter to three eighths of the squared norm, and the noise with it.
     """
     columns = [i for i, level in enumerate(levels) if level.size > 1]
-    between = (0,) if labels <= MOST_CENTRED_LABELS else ()
     asked: list[Query] = []
     for order, parts, kinds, share in CONTRASTS:
         if order <= len(columns):
             subsets = subsets_of(columns, order, most[order], rng)
-            centred = (*between, 1) if order == 1 else (1, 2)
+            centred = (0, 1) if order == 1 else (1, 2)
             for subset in subsets:
                 groups = [parts + levels[i].absent if levels[i].groups is None else kinds for i in subset]
                 maps = tuple(coarse(levels[i], size) for i, size in zip(subset, groups, strict=True))
@@ -142,10 +141,15 @@ def weighed(asked: Sequence[Query], labels: int, least: int, mu: float) -> Table
         found = Tables(
             tuple(replace(table, weight=weight) for table, weight in zip(tables, weights, strict=True)), labels
         )
-        largest = (LARGEST_SIGMA * mu) ** 2 / (2 if found.signed else 1)  # replacing moves signed answers twice as far
-        if least == 1 or found.bound_squared < largest:
+        if least == 1 or drawable(found, mu):
             return found
         least -= 1
+
+
+def drawable(tables: Tables, mu: float) -> bool:
+    """Whether the noise of a release with GDP parameter ``mu`` is small enough to be drawn."""
+    factor = 2 if tables.signed else 1  # replacing a record moves signed answers further: sqrt(2) times
+    return factor * tables.bound_squared < (LARGEST_SIGMA * mu) ** 2
 
 
 def subsets_of(columns: Sequence[int], order: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pe.tables.levels import Levels, coarse
 from pe.tables.measure import Tables
-from pe.tables.plan import Query, Settings, choose, contrasts, subsets_of, weighed
+from pe.tables.plan import Query, Settings, choose, contrasts, drawable, subsets_of, weighed
 
 SHARE = 0.8
 """Share of the last release's mu**2 for tables around the targets, where there is no label; half of it with one."""
@@ -66,20 +66,22 @@ def choose_tables(
     plan: Settings,
     rng: np.random.Generator,
 ) -> Tables:
-    """The tables of a plan, for a release with GDP parameter ``mu``: most of it for the ``targets``, if any."""
+    """The tables of a plan, for a release with GDP parameter ``mu``: most of it for the ``targets``, if any.
+
+    Contrasts of many columns are left for counts where the budget is so small that their noise could not be drawn.
+    """
     targets = [target for target in targets if levels[target].size > 1]
     share = (SHARE / (1 if labels == 1 else 2)) if targets else 0.0
-    own = mu * math.sqrt(1 - share)
+    own = around(targets, levels, labels, records, mu * math.sqrt(share), plan.most, rng)
+
+    def with_own(base: list[Query]) -> Tables:
+        total = sum(part for _, _, part, _ in base)
+        asked = [(columns, maps, part / total * (1 - share), centred) for columns, maps, part, centred in base]
+        asked += [(columns, maps, part * share, centred) for columns, maps, part, centred in own]
+        return weighed(asked, labels, 2 if targets else 4, mu)
+
     if plan.contrasts:
-        base = contrasts(levels, labels, plan.most, rng)
-    else:
-        base = choose(levels, labels, records, own, plan.most, rng)
-    total = sum(part for _, _, part, _ in base)
-    asked = [(columns, maps, part / total * (1 - share), centred) for columns, maps, part, centred in base]
-    asked += [
-        (columns, maps, part * share, centred)
-        for columns, maps, part, centred in around(
-            targets, levels, labels, records, mu * math.sqrt(share), plan.most, rng
-        )
-    ]
-    return weighed(asked, labels, 2 if targets else 4, mu)
+        made = with_own(contrasts(levels, plan.most, rng))
+        if drawable(made, mu):
+            return made
+    return with_own(choose(levels, labels, records, mu * math.sqrt(1 - share), plan.most, rng))

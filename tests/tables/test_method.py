@@ -264,7 +264,7 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     rng = np.random.default_rng(0)
     levels = [merge(level, rng.normal(30, 5, level.size), 5.0, 8) for level in fine]
     crossed = plan.weighed(plan.choose(levels, 2, 500, 0.3, plan.MOST, rng), 2, 4, 0.3)
-    contrasts = plan.weighed(plan.contrasts(levels, 2, plan.MOST, rng), 2, 4, 0.3)
+    contrasts = plan.weighed(plan.contrasts(levels, plan.MOST, rng), 2, 4, 0.3)
     first = Counts(one_way(fine), tuple(fine), "histograms", 16 if norm else 1)
 
     def private(records: list[tuple[int, bool, int]]) -> PrivateDataset:
