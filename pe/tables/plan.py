@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pe.privacy.discrete_gaussian import LARGEST_SIGMA
 from pe.tables.levels import Levels, coarse
@@ -80,8 +79,8 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
     return Settings(share, min(max(bins, 4), 128), 32, most, contrasts, particles, 50, sharpness, not few, not few)
 
 
-Query = tuple[tuple[int, ...], tuple[NDArray[np.int32], ...], float, tuple[int, ...]]
-"""Columns, maps, relative share of mu**2 and centred axes of a table."""
+Query = tuple[Table, float]
+"""A table, its weight still to be found (``weighed``), and its relative share of mu**2."""
 
 
 def choose(
@@ -105,14 +104,14 @@ def choose(
             asked += [(subset, round(1.5 * math.sqrt(bins)), 0.4 * part) for subset in subsets]
         else:
             asked += [(subset, bins, part) for subset in subsets]
-    return [(subset, tuple(coarse(levels[i], bins) for i in subset), part, ()) for subset, bins, part in asked]
+    return [(Table(subset, tuple(coarse(levels[i], bins) for i in subset)), part) for subset, bins, part in asked]
 
 
 def contrasts(levels: Sequence[Levels], most: dict[int, int], rng: np.random.Generator) -> list[Query]:
     """The same for few records: how labels differ in halves and quarters of a column, and which columns hang together.
 
     Their tables are ``centred``: how many records a label or a part of a column has is known by then. Between two
-    labels that leaves a quarter to three eighths of the squared norm, and the noise with it.
+    labels that leaves .25 to .44 of the squared norm.
     """
     columns = [i for i, level in enumerate(levels) if level.size > 1]
     asked: list[Query] = []
@@ -123,7 +122,7 @@ def contrasts(levels: Sequence[Levels], most: dict[int, int], rng: np.random.Gen
             for subset in subsets:
                 groups = [parts + levels[i].absent if levels[i].groups is None else kinds for i in subset]
                 maps = tuple(coarse(levels[i], size) for i, size in zip(subset, groups, strict=True))
-                asked.append((subset, maps, share / len(subsets), centred))
+                asked.append((Table(subset, maps, centred=centred), share / len(subsets)))
     return asked
 
 
@@ -132,14 +131,12 @@ def weighed(asked: Sequence[Query], labels: int, least: int, mu: float) -> Table
 
     The smallest weight is ``least``, or less where the noise would otherwise be larger than can be drawn.
     """
-    tables = [Table(columns, maps, 1, centred) for columns, maps, _, centred in asked]
-    wanted = [
-        math.sqrt(part / table.norm_squared(labels)) for table, (_, _, part, _) in zip(tables, asked, strict=True)
-    ]
+    wanted = [math.sqrt(part / table.norm_squared(labels)) for table, part in asked]
+    smallest = min(wanted, default=1.0)
     while True:
-        weights = [max(1, round(least * each / min(wanted))) for each in wanted]
+        weights = [max(1, round(least * each / smallest)) for each in wanted]
         found = Tables(
-            tuple(replace(table, weight=weight) for table, weight in zip(tables, weights, strict=True)), labels
+            tuple(replace(table, weight=weight) for (table, _), weight in zip(asked, weights, strict=True)), labels
         )
         if least == 1 or drawable(found, mu):
             return found

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pe.tables.levels import Levels, coarse
-from pe.tables.measure import Tables
+from pe.tables.measure import Table, Tables
 from pe.tables.plan import Query, Settings, choose, contrasts, drawable, subsets_of, weighed
 
 SHARE = 0.8
@@ -53,7 +53,7 @@ def around(
             bins = min(max(math.floor(cells ** (1 / order) + 0.3), 2 if order > 1 else 3), 32)
             for subset in subsets:
                 maps = (coarse(levels[target], groups), *(coarse(levels[i], bins) for i in subset))
-                asked.append(((target, *subset), maps, part, ()))
+                asked.append((Table((target, *subset), maps), part))
     return asked
 
 
@@ -75,9 +75,9 @@ def choose_tables(
     own = around(targets, levels, labels, records, mu * math.sqrt(share), plan.most, rng)
 
     def with_own(base: list[Query]) -> Tables:
-        total = sum(part for _, _, part, _ in base)
-        asked = [(columns, maps, part / total * (1 - share), centred) for columns, maps, part, centred in base]
-        asked += [(columns, maps, part * share, centred) for columns, maps, part, centred in own]
+        total = sum(part for _, part in base)
+        asked = [(table, part / total * (1 - share)) for table, part in base]
+        asked += [(table, part * share) for table, part in own]
         return weighed(asked, labels, 2 if targets else 4, mu)
 
     if plan.contrasts:

@@ -65,10 +65,25 @@ def test_a_record_adds_one_cell_of_known_weight_to_each_table(
     assert around / tables.bound_squared > (0.75 if labels == 1 else 0.4)
 
 
+@pytest.mark.parametrize("labels", [2, 4])
+def test_with_few_records_targets_stand_beside_contrasts(labels: int) -> None:
+    rng, held = np.random.default_rng(0), levels()
+    few = plan.settings(200, len(COLUMNS), labels, 0.3)
+    tables = choose_tables((0,), held, labels, 200, 0.3, few, rng)
+    spent = {True: 0, False: 0}
+    for each in tables.tables:
+        spent[bool(each.centred)] += each.norm_squared(labels)
+    assert spent[True] / tables.bound_squared == pytest.approx(0.6, abs=0.1)
+    arrays = {each.column.name: each.decode(rng.integers(0, each.size, 50).astype(np.int32), rng) for each in held}
+    cells, values = Counts(tables, tuple(held), "cross-tables").entries(arrays, rng.integers(0, labels, 50))
+    assert ((values**2).sum(axis=1) == tables.bound_squared).all()
+    assert all(len(set(row)) == len(row) for row in cells.tolist())
+
+
 def test_without_targets_it_is_the_plain_choice() -> None:
     plain = plan.choose(levels(), 2, 4000, 0.3, plan.MOST, np.random.default_rng(3))
     same = choose_tables((), levels(), 2, 4000, 0.3, settings_of(2), np.random.default_rng(3))
-    assert [columns for columns, *_ in plain] == [table.columns for table in same.tables]
+    assert [table.columns for table, _ in plain] == [table.columns for table in same.tables]
 
 
 @pytest.mark.usefixtures("repeated_noise")
