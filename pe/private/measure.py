@@ -66,6 +66,15 @@ class Sparse(Bounded, Protocol):
 
 
 @runtime_checkable
+class Apart(Protocol):
+    """Of signed vectors, where they are less far apart than their norms allow: ``apart_squared`` bounds the squared
+    distance of the vectors of any two records."""
+
+    @property
+    def apart_squared(self) -> int: ...
+
+
+@runtime_checkable
 class Dense(Bounded, Protocol):
     """Of records' embeddings: ``dense`` maps integers (n, dim), and which rows are an embedding, bool (n,), to values
     int64 (n, bins / labels), row by row, which count in the bins of a record's label."""
@@ -88,6 +97,9 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     """
     user_bound = None if norm is None else math.floor((Fraction(norm) * features.grid) ** 2)
     bound = features.bound_squared if user_bound is None else user_bound
+    sensitivity = sensitivity_squared(bound, adjacency, signed=features.signed)
+    if user_bound is None and adjacency is Adjacency.REPLACE_ONE and isinstance(features, Apart):
+        sensitivity = min(sensitivity, Fraction(features.apart_squared))
 
     def counts() -> NDArray[np.int64]:
         if isinstance(features, Dense):
@@ -106,7 +118,7 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     return Votes(
         counts,
         features.bins,
-        sensitivity_squared(bound, adjacency, signed=features.signed),
+        sensitivity,
         adjacency,
         features.name,
         unit=Unit.RECORD if norm is None else Unit.USER,

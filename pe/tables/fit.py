@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -155,8 +155,10 @@ def fit(
     ``records`` float64 (labels,) are the estimated numbers of records of each label, all > 0. Deterministic under
     ``rng``. Work per round is about particles x (levels + tables).
     """
+    y = [table.centre(part) for table, part in zip(tables.tables, tables.split(answers), strict=True)]
+    tables, y = _with_totals(tables, y, levels, records)
     unit = _unit(tables)
-    y = [table.centre(part) / unit for table, part in zip(tables.tables, tables.split(answers), strict=True)]
+    y = [part / unit for part in y]
     ridge = RIDGE * (sigma / unit) ** 2
     counts = np.maximum(np.rint(particles * records / records.sum()).astype(np.int64), 20)
     labels = np.repeat(np.arange(len(records)), counts)
@@ -174,6 +176,28 @@ def fit(
         theta = add(theta, scale, step)
         _Sampler(tables, levels, _potentials(tables, theta)).sweep(codes, labels, rng)
     return Density(tables, tuple(levels), y, ridge, records, theta, codes, labels)
+
+
+def _with_totals(
+    tables: Tables, y: list[Floats], levels: Sequence[Levels], records: Floats
+) -> tuple[Tables, list[Floats]]:
+    """Contrasts of single columns as tables of counts: with the totals that they leave out, known from ``records`` and
+    the levels' shares.
+
+    Contrasts say by how much labels differ, not around what: where labels are of unequal size, a density that is
+    fitted to these alone has other shares in each column than were released.
+    """
+    number, made, answers = len(records), [], []
+    for table, part in zip(tables.tables, y, strict=True):
+        if len(table.columns) == 1 and table.centred == (0, 1):
+            groups, level = table.maps[0], levels[table.columns[0]]
+            known = np.outer(records, np.bincount(groups, level.shares))
+            scale = table.scale(number)
+            part = part + scale * (known - table.centre(known))
+            table = replace(table, weight=scale, centred=())
+        made.append(table)
+        answers.append(part)
+    return replace(tables, tables=tuple(made)), answers
 
 
 def _unit(tables: Tables) -> float:

@@ -150,11 +150,11 @@ class Levels:
         return found
 
 
-def grid(column: Column, bins: int) -> Levels:
+def grid(column: Column, bins: int, *, refined: bool = True) -> Levels:
     """The levels of the first count: every category, or about ``bins`` intervals of a number's domain.
 
-    Intervals have equal width; grids of 16 bins and more are refined geometrically at both ends of the domain, where
-    values pile up. An integer column of at most 2 ``bins`` values gets one level per value.
+    Intervals have equal width; ``refined`` grids of 16 bins and more are divided geometrically at both ends of the
+    domain, where values pile up. An integer column of at most 2 ``bins`` values gets one level per value.
     """
     if isinstance(column, (Image, Text)):
         raise SchemaError(f"cross-tables count no {column.kind} (column '{column.name}'). Nothing was spent.")
@@ -174,7 +174,7 @@ def grid(column: Column, bins: int) -> Levels:
         edges[[0, -1]] = low, high
     else:
         edges = np.linspace(low, high, bins + 1)
-    if bins >= REFINED_FROM and not column.log:
+    if refined and bins >= REFINED_FROM and not column.log:
         tips = (high - low) / bins * 2.0 ** -np.arange(1, 7)
         edges = np.concatenate([edges, low + tips, high - tips])
     if column.integer:

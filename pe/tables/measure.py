@@ -69,6 +69,16 @@ class Table:
         """Squared norm of what every record adds, among ``number`` labels."""
         return self.weight**2 * math.prod(size * (size - 1) for size in self._centred(number))
 
+    def apart_squared(self, number: int) -> int:
+        """Largest squared distance of what two records add.
+
+        Along a centred axis of s groups the product is s (s - 1) of equal groups, -s of others: that of two vectors is
+        most negative where they differ along the shortest centred axis alone.
+        """
+        shortest = min(self._centred(number), default=0)
+        twice = 2 * self.norm_squared(number)
+        return twice if shortest < 2 else twice * shortest // (shortest - 1)
+
     def scale(self, number: int) -> int:
         """By what answers are multiples of the counts, ``centre``d."""
         return self.weight * math.prod(self._centred(number))
@@ -91,8 +101,7 @@ class Tables:
     """A block of queries over ``labels`` labels (1: the tables ignore the label).
 
     A record contributes an integer vector of squared L2 norm ``bound_squared`` exactly, whatever its values: adding or
-    removing one moves the answers by sqrt(bound_squared), replacing one by at most sqrt(2 bound_squared), or where
-    answers are ``signed`` 2 sqrt(bound_squared).
+    removing one moves the answers by sqrt(bound_squared), replacing one by at most sqrt(apart_squared).
     """
 
     tables: tuple[Table, ...]
@@ -101,6 +110,10 @@ class Tables:
     @property
     def bound_squared(self) -> int:
         return sum(table.norm_squared(self.labels) for table in self.tables)
+
+    @property
+    def apart_squared(self) -> int:
+        return sum(table.apart_squared(self.labels) for table in self.tables)
 
     @property
     def signed(self) -> bool:
@@ -139,6 +152,10 @@ class Counts:
     @property
     def bound_squared(self) -> int:
         return self.tables.bound_squared * self.grid**2
+
+    @property
+    def apart_squared(self) -> int:
+        return self.tables.apart_squared * self.grid**2
 
     def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         cells, values = self.entries(

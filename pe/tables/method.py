@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,10 @@ from pe.evolution.select import apportion, shares_from
 from pe.evolution.start import LABELS, Ask
 from pe.private.measure import Records
 from pe.tables.fit import fit
-from pe.tables.levels import grid, merge
+from pe.tables.levels import Levels, grid, merge
 from pe.tables.measure import Counts, one_way
-from pe.tables.plan import LABEL_SHARE, settings
-from pe.tables.smooth import smoothed
+from pe.tables.plan import LABEL_SHARE, Settings, settings
+from pe.tables.smooth import Cosines
 from pe.tables.targets import choose_tables
 
 
@@ -45,12 +46,8 @@ class CrossTables:
         total = float(records.sum())
         plan = settings(total, len(columns), labels, mu)
 
-        fine = [grid(column, plan.bins) for column in columns]
-        histograms = Counts(one_way(fine), tuple(fine), "histograms", ask.finer)
-        answer = ask(histograms, plan.histogram_share, "histograms")
-        parts, sigma = histograms.tables.split(answer.votes), float(answer.sigma)
-        divide = smoothed if plan.contrasts else merge
-        levels = [divide(level, part[0], sigma, plan.levels) for level, part in zip(fine, parts, strict=True)]
+        fine = [grid(column, plan.bins, refined=not plan.terms) for column in columns]
+        levels = self._levels(ask, fine, plan, total)
 
         left = plan.table_share
         targets = [place for place, column in enumerate(columns) if column.name in self.targets]
@@ -75,3 +72,14 @@ class CrossTables:
         return Population.of(
             to_table(made, schema), np.repeat(np.arange(labels), sizes).astype(np.int32), self.name
         ), found
+
+    def _levels(self, ask: Ask, fine: Sequence[Levels], plan: Settings, records: float) -> list[Levels]:
+        """The second release: what each column looks like on its own."""
+        if plan.terms:
+            cosines = Cosines(tuple(fine), plan.terms)
+            answer = ask(cosines, plan.histogram_share, cosines.name)
+            return cosines.divide(answer.counts, answer.grid, float(answer.sigma), records, plan.levels)
+        histograms = Counts(one_way(fine), tuple(fine), "histograms", ask.finer)
+        answer = ask(histograms, plan.histogram_share, histograms.name)
+        parts, sigma = histograms.tables.split(answer.votes), float(answer.sigma)
+        return [merge(level, part[0], sigma, plan.levels) for level, part in zip(fine, parts, strict=True)]

@@ -15,6 +15,7 @@ import numpy as np
 from pe.privacy.discrete_gaussian import LARGEST_SIGMA
 from pe.tables.levels import Levels, coarse
 from pe.tables.measure import Table, Tables
+from pe.tables.smooth import COARSEST
 
 SHARES = {1: 0.3, 2: 0.4, 3: 0.3}
 """Share of the last release's mu**2 spent on label x 1, 2 and 3 columns."""
@@ -30,6 +31,17 @@ MOST_LABELS = 4
 """Labels up to which contrasts are asked for: with more, centring the label's axis saves next to nothing (digits of ten
 classes did no better or worse)."""
 
+FEW, FEW_FOR_CONTRASTS = 38.0, 63.0
+"""Records are few up to so many standard deviations of the noise in a column, were all the budget spent on single
+columns. The second where contrasts are asked for: above it counts of finer parts say more."""
+
+SMOOTH = 70.0
+"""The same, of the release of single columns, up to which that is one of cosines: above it intervals stand out of the
+noise, and with them spikes, which no cosine tells (artificial-characters' training records, at 180, lose .01)."""
+
+TERMS = 2.6
+"""Cosines of a number are this times that number**.4: about the best for simulated beta densities."""
+
 MOST = {1: 1 << 30, 2: 91, 3: 60}
 MOST_SMALL = {1: 1 << 30, 2: 30, 3: 30}
 """Tables of each order, at most; above it a balanced random choice. The second for few records."""
@@ -40,6 +52,7 @@ class Settings:
     """Share of mu**2 for the 1-way histograms (the cross-tables get what these and the labels leave), and sizes.
 
     bins        intervals of a number's grid.
+    terms       cosines of a number, where they are released instead of its intervals (``pe.tables.smooth``), or 0.
     levels      levels of a number.
     most        cross-tables of each order.
     contrasts   whether tables only say what columns' own counts leave open, few groups each (``contrasts``).
@@ -48,6 +61,7 @@ class Settings:
 
     histogram_share: float
     bins: int
+    terms: int
     levels: int
     most: dict[int, int]
     contrasts: bool
@@ -68,15 +82,27 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
 
     ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove).
     """
-    few = records * mu * math.sqrt(0.1 / columns) < 12  # a tenth of the budget would resolve less than four bins
-    contrasts = few and 1 < labels <= MOST_LABELS
-    if contrasts:
-        share, bins, most, particles = 0.45, 15, MOST_SMALL, 2000
-    else:
-        share, per_bin, most, particles = (0.3, 1.5, MOST_SMALL, 2000) if few else (0.1, 3.0, MOST, 6000)
-        bins = round(max(records, 0) * mu * math.sqrt(share / columns) / per_bin)
-    sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
-    return Settings(share, min(max(bins, 4), 128), 32, most, contrasts, particles, 50, sharpness, not few, not few)
+    detail = max(records, 0) * mu / math.sqrt(columns)
+    contrasts = detail < FEW_FOR_CONTRASTS and 1 < labels <= MOST_LABELS
+    few = contrasts or detail < FEW
+    share = 0.45 if contrasts else 0.3 if few else 0.1
+    resolved = detail * math.sqrt(share)
+    terms, bins = 0, min(max(round(resolved / (1.5 if few else 3.0)), 4), 128)
+    if resolved < SMOOTH and LARGEST_SIGMA * mu * math.sqrt(share) > 2 * COARSEST * math.sqrt(columns):
+        terms, bins = max(round(TERMS * resolved**0.4), 3), 32
+    return Settings(
+        histogram_share=share,
+        bins=bins,
+        terms=terms,
+        levels=32,
+        most=MOST_SMALL if few else MOST,
+        contrasts=contrasts,
+        particles=2000 if few else 6000,
+        rounds=50,
+        sharpness=1.25 if contrasts else 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0)),
+        slopes=not few,
+        weighted=not few,
+    )
 
 
 Query = tuple[Table, float]
@@ -145,8 +171,8 @@ def weighed(asked: Sequence[Query], labels: int, least: int, mu: float) -> Table
 
 def drawable(tables: Tables, mu: float) -> bool:
     """Whether the noise of a release with GDP parameter ``mu`` is small enough to be drawn."""
-    factor = 2 if tables.signed else 1  # replacing a record moves signed answers further: sqrt(2) times
-    return factor * tables.bound_squared < (LARGEST_SIGMA * mu) ** 2
+    # mu is that of counts, which replacing a record moves by sqrt(2) times their norm
+    return tables.apart_squared / 2 < (LARGEST_SIGMA * mu) ** 2
 
 
 def subsets_of(columns: Sequence[int], order: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:

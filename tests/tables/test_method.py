@@ -24,6 +24,7 @@ from pe.run import Run
 from pe.tables import plan
 from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way
+from pe.tables.smooth import Cosines
 
 SCHEMA = pe.Schema(
     (
@@ -266,6 +267,7 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     crossed = plan.weighed(plan.choose(levels, 2, 500, 0.3, plan.MOST, rng), 2, 4, 0.3)
     contrasts = plan.weighed(plan.contrasts(levels, plan.MOST, rng), 2, 4, 0.3)
     first = Counts(one_way(fine), tuple(fine), "histograms", 16 if norm else 1)
+    cosines = [Cosines(tuple(fine), terms, steps) for terms, steps in ((3, 64), (9, 16), (99, 8))]
 
     def private(records: list[tuple[int, bool, int]]) -> PrivateDataset:
         x, kind, who = (np.array(column, np.int64) for column in zip(*records, strict=True))
@@ -275,7 +277,7 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     if adjacency is Adjacency.REPLACE_ONE:
         changed = changed + [(*row[:2], 0) for row in (new if norm else new[:1])]
     others = [Counts(tables, tuple(levels), "cross-tables", 16 if norm else 1) for tables in (crossed, contrasts)]
-    for features in (first, *others):
+    for features in (first, *cosines, *others):
         scale = None if norm is None else norm * (features.bound_squared**0.5 / features.grid)
         votes = measure(private(some), features, adjacency=adjacency, norm=scale)
         after = np.zeros(features.bins, np.int64)

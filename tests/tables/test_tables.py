@@ -19,7 +19,7 @@ from pe.tables import plan
 from pe.tables.fit import fit
 from pe.tables.levels import Levels, coarse, grid, merge
 from pe.tables.measure import Counts, Table, Tables, one_way
-from pe.tables.smooth import smoothed
+from pe.tables.smooth import Cosines
 from pe.tables.targets import choose_tables
 
 COLUMNS = (
@@ -149,18 +149,22 @@ def test_drawn_numbers_have_few_digits(low: float, high: float, log: bool, longe
     assert len(set(values.tolist())) > 450
 
 
-@pytest.mark.parametrize("divide", [merge, smoothed])
-@given(st.integers(0, 2**32 - 1), st.floats(0.5, 500), st.integers(2, 40), st.integers(4, 128))
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 500), st.integers(2, 40), st.integers(4, 128), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
-def test_any_noisy_answer_makes_usable_levels(divide: Any, seed: int, sigma: float, most: int, bins: int) -> None:
+def test_any_noisy_answer_makes_usable_levels(seed: int, sigma: float, most: int, bins: int, terms: int) -> None:
     rng = np.random.default_rng(seed)
     for column in (
         *COLUMNS,
         Numeric("pay", 1, 1e6, log=True, missing=True),
         Numeric("year", 1, 40, log=True, integer=True),
     ):
-        fine = grid(column, bins)
-        level = divide(fine, rng.normal(0, sigma, fine.size), sigma, most)
+        fine = grid(column, bins, refined=not terms)
+        if terms:
+            cosines = Cosines((fine,), terms)
+            answers = np.rint(rng.normal(0, 64 * sigma, cosines.bins)).astype(np.int64)
+            (level,) = cosines.divide(answers, 64, sigma, float(rng.exponential(300)), most)
+        else:
+            level = merge(fine, rng.normal(0, sigma, fine.size), sigma, most)
         assert math.isclose(level.shares.sum(), 1)
         assert (level.shares > 0).all()
         if level.edges is not None:
@@ -172,33 +176,92 @@ def test_any_noisy_answer_makes_usable_levels(divide: Any, seed: int, sigma: flo
         assert groups.max() < 3
 
 
-def test_a_smooth_density_is_found_in_noise_that_hides_its_intervals() -> None:
-    """400 records of a bell, noise 25 per interval: the distribution is nearer than that of the joined intervals."""
-    column = Numeric("x", 0, 10)
-    fine = grid(column, 11)
+def found_by(fine: Levels, level: Levels) -> NDArray[np.float64]:
+    """Shares of a grid's intervals, by levels found on it."""
+    assert fine.edges is not None
+    assert level.edges is not None
+    return np.diff(np.interp(fine.edges, level.edges, np.concatenate([[0], np.cumsum(level.shares)])))
+
+
+def test_cosines_find_a_density_in_noise_that_hides_its_intervals() -> None:
+    """400 records of a bell, noise 25 for contributions of norm 1: nearer than intervals, joined, come."""
+    fine = grid(Numeric("x", 0, 10), 32, refined=False)
     assert fine.edges is not None
     exact = np.diff(norm(4, 1.5).cdf(fine.edges))
+    cosines = Cosines((fine,), 8)
+    sums = cosines.matrices[0] @ (400 * exact)
     rng = np.random.default_rng(0)
-    missed: dict[Any, list[float]] = {merge: [], smoothed: []}
+    missed: list[list[float]] = []
     for _ in range(20):
-        counts = 400 * exact + rng.normal(0, 25, fine.size)
-        for divide, found in missed.items():
-            level = divide(fine, counts, 25.0, 32)
-            below = np.interp(fine.edges, level.edges, np.concatenate([[0], np.cumsum(level.shares)]))
-            found.append(float(np.abs(np.diff(below) - exact).sum() / 2))
-    assert np.mean(missed[smoothed]) < 0.8 * np.mean(missed[merge])
+        joined = merge(fine, 400 * exact + rng.normal(0, 25, fine.size), 25.0, 32)
+        answers = np.rint(sums + rng.normal(0, 25 * 64, cosines.bins)).astype(np.int64)
+        (smooth,) = cosines.divide(answers, 64, 25.0, 400, 32)
+        missed.append([float(np.abs(found_by(fine, level) - exact).sum() / 2) for level in (joined, smooth)])
+    joined_mean, smooth_mean = np.mean(missed, axis=0)
+    assert smooth_mean < 0.6 * joined_mean
 
 
-def test_smooth_levels_follow_many_records_exactly() -> None:
+def test_cosines_follow_many_records_exactly() -> None:
     column = Numeric("age", 0, 29, integer=True, missing=True)
-    fine = grid(column, 15)
-    counts = np.array([*(100 * (1 + np.arange(30) % 7)), 900.0])
-    level = smoothed(fine, counts, 1.0, 32)
+    fine = grid(column, 32, refined=False)
+    counts = np.array([*(100 * (1 + np.arange(30) % 7)), 900])
+    cosines = Cosines((fine,), 64)
+    (level,) = cosines.divide(cosines.matrices[0] @ counts, 64, 1.0, counts.sum(), 32)
     drawn = level.decode(
         np.random.default_rng(1).choice(level.size, 50000, p=level.shares).astype(np.int32), np.random.default_rng(0)
     )
     share = np.bincount(np.nan_to_num(drawn, nan=30).astype(int), minlength=31) / 50000
     assert share == pytest.approx(counts / counts.sum(), abs=0.02)
+
+
+@pytest.mark.parametrize("missing", [0, 40, 400])
+def test_cosines_tell_how_many_numbers_are_missing(missing: int) -> None:
+    fine = grid(Numeric("pay", 1, 1e4, log=True, missing=True), 32, refined=False)
+    assert fine.edges is not None
+    exact = np.diff(norm(4, 1).cdf(np.log(fine.edges)))
+    cosines = Cosines((fine,), 9)
+    sums = cosines.matrices[0] @ np.append((400 - missing) * exact / exact.sum(), missing)
+    (level,) = cosines.divide(np.rint(sums).astype(np.int64), 64, 2.0, 400, 32)
+    assert level.shares[-1] == pytest.approx(missing / 400, abs=0.01)
+    if missing < 400:
+        present = Levels(Numeric("pay", 1, 1e4, log=True), level.shares[:-1] / level.shares[:-1].sum(), level.edges)
+        assert np.abs(found_by(fine, present) - exact).sum() / 2 < 0.06
+
+
+@pytest.mark.parametrize("grid_steps", [8, 64])
+@pytest.mark.parametrize("terms", [1, 3, 7, 50])
+def test_every_record_adds_about_norm_one_to_the_cosines(terms: int, grid_steps: int) -> None:
+    columns = (
+        *COLUMNS,
+        Numeric("pay", 1, 1e6, log=True, missing=True),
+        Numeric("few", 0, 1, integer=True),
+        Numeric("three", 0, 2, integer=True),
+    )
+    for column in columns:
+        cosines = Cosines((grid(column, 32, refined=False),), terms, grid_steps)
+        (matrix,) = cosines.matrices
+        norms = np.linalg.norm(matrix, axis=0)
+        assert norms == pytest.approx(np.full(len(norms), grid_steps), rel=0.25 if grid_steps == 8 else 0.04)
+        assert cosines.bound_squared == (matrix**2).sum(axis=0).max()
+        apart = max(int(((matrix[:, i] - matrix[:, j]) ** 2).sum()) for i in range(len(norms)) for j in range(i + 1))
+        assert cosines.apart_squared == apart
+
+
+@given(st.lists(st.integers(2, 5), min_size=1, max_size=3), st.integers(1, 4), st.data())
+@settings(max_examples=40, deadline=None)
+def test_two_records_are_as_far_apart_as_stated_at_most_and_some_are(
+    sizes: list[int], labels: int, data: st.DataObject
+) -> None:
+    axes = [axis for axis in range(len(sizes) + 1) if axis or labels > 1]
+    centred = tuple(sorted(data.draw(st.sets(st.sampled_from(axes)))))
+    maps = tuple(np.arange(size, dtype=np.int32) for size in sizes)
+    table = Table(tuple(range(len(sizes))), maps, 2, centred)
+    every = np.indices((labels, *sizes)).reshape(len(sizes) + 1, -1)
+    cells, values = table.entries([codes.astype(np.int32) for codes in every[1:]], every[0], labels)
+    vectors = np.zeros((every.shape[1], labels * table.cells), np.int64)
+    np.put_along_axis(vectors, cells, values, axis=1)
+    apart = ((vectors[:, None] - vectors) ** 2).sum(axis=2).max()
+    assert apart == table.apart_squared(labels)
 
 
 def test_a_spike_keeps_a_level_of_its_own() -> None:
@@ -307,6 +370,22 @@ def test_a_fit_of_contrasts_finds_how_labels_differ_and_what_hangs_together() ->
     assert agree[0] == pytest.approx(agree[1], abs=0.04)
 
 
+def test_contrasts_of_unequal_labels_leave_a_column_its_shares() -> None:
+    """One label in eight, in the lower half nine times in ten; contrasts alone say only that labels differ by .8."""
+    rng = np.random.default_rng(0)
+    halves = np.array([0, 1], np.int32)
+    label = np.repeat([0, 1], [7000, 1000])
+    a = (rng.random(8000) < np.where(label == 0, 0.9, 0.1)).astype(np.int32)
+    levels = [Levels(Categorical("a", ("0", "1")), np.bincount(a) / 8000, groups=halves, weights=np.ones(2))]
+    tables = Tables((Table((0,), (halves,), 4, (0, 1)),), labels=2)
+    answers = counted(tables, levels, {"a": a}, label)
+    density = fit(tables, levels, answers, 5.0, np.array([7000.0, 1000.0]), rng, particles=4000)
+    made = density.sample(np.array([7000, 1000]), rng)["a"]
+    assert made.mean() == pytest.approx(a.mean(), abs=0.015)
+    assert made[:7000].mean() == pytest.approx(0.9, abs=0.03)
+    assert made[7000:].mean() == pytest.approx(0.1, abs=0.05)
+
+
 def test_weighted_records_answer_the_1_way_tables_nearer_than_the_chains_do() -> None:
     """Chains of two columns that always agree never mix: their particles keep the share they began with."""
     rng = np.random.default_rng(0)
@@ -359,11 +438,13 @@ def test_the_plan_spends_the_whole_budget_and_no_more() -> None:
         assert 4 <= made.bins <= 128
         assert 1 <= made.sharpness <= 1.5
         assert made.contrasts == (n == 300)
+        assert (made.terms > 0) == (n == 300)
+        assert made.terms < made.bins
 
 
 @pytest.mark.parametrize(("columns", "labels"), [(1, 2), (4, 3), (30, 2), (30, 4), (150, 2)])
 def test_contrasts_share_the_release_about_as_said(columns: int, labels: int) -> None:
-    level = smoothed(grid(Numeric("x", 0, 1), 11), np.full(11, 20.0), 5.0, 32)
+    level = merge(grid(Numeric("x", 0, 1), 11), np.full(11, 200.0), 5.0, 32)
     asked = plan.contrasts([level] * columns, plan.MOST_SMALL, np.random.default_rng(0))
     tables = plan.weighed(asked, labels, 4, 0.3)
     assert plan.drawable(tables, 0.3)
@@ -377,7 +458,7 @@ def test_contrasts_share_the_release_about_as_said(columns: int, labels: int) ->
 
 @pytest.mark.parametrize("columns", [3, 30])
 def test_budgets_too_small_for_the_noise_of_contrasts_get_counts(columns: int) -> None:
-    level = smoothed(grid(Numeric("x", 0, 1), 11), np.full(11, 20.0), 5.0, 32)
+    level = merge(grid(Numeric("x", 0, 1), 11), np.full(11, 200.0), 5.0, 32)
     made = plan.settings(5000, columns, 4, 0.0055)
     assert made.contrasts
     tables = choose_tables((), [level] * columns, 4, 5000, 0.004, made, np.random.default_rng(0))
