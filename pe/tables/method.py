@@ -77,9 +77,9 @@ class CrossTables:
         """The second release: what each column looks like on its own."""
         if plan.terms:
             cosines = Cosines(tuple(fine), plan.terms)
-            answer = ask(cosines, plan.histogram_share, cosines.name)
+            answer = ask(cosines, plan.histogram_share, "histograms")
             return cosines.divide(answer.counts, answer.grid, float(answer.sigma), records, plan.levels)
         histograms = Counts(one_way(fine), tuple(fine), "histograms", ask.finer)
-        answer = ask(histograms, plan.histogram_share, histograms.name)
+        answer = ask(histograms, plan.histogram_share, "histograms")
         parts, sigma = histograms.tables.split(answer.votes), float(answer.sigma)
         return [merge(level, part[0], sigma, plan.levels) for level, part in zip(fine, parts, strict=True)]

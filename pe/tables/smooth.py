@@ -49,7 +49,7 @@ class Cosines:
     terms: int
     grid: int = GRID
 
-    name = "histograms"
+    name = "cosines of columns"
     signed = True
 
     @cached_property

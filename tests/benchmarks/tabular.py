@@ -28,11 +28,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
 import pe
+from pe.evaluation.marginals import Cells, Coded, mean_distance, subsets
+from pe.evaluation.tables import align
 
 VOTED_ROWS = 1000
 """Rows released by methods that vote, at most."""
@@ -90,15 +93,24 @@ def benchmark(name: str, train: pd.DataFrame, schema: pe.Schema, options: argpar
                 show(f"{name}, {method}, epsilon {epsilon:g}", measure(made), seconds)
 
 
-def scored(name: str, script: Path) -> Measure:
-    """The figures that a given script prints."""
+def scored(name: str, script: Path, train: pd.DataFrame) -> Measure:
+    """The figures that a given script prints, and the distance of 3-way marginals to training rows."""
 
     def measure(made: list[pe.Synthetic]) -> list[dict[str, float]]:
         files = [str(each.run / "release" / "synthetic.csv") for each in made]
         done = subprocess.run([sys.executable, str(script), name, *files], check=True, capture_output=True, text=True)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return [row | {"tvd3": three_way(each, train)} for row, each in zip(rows, made, strict=True)]
 
     return measure
+
+
+def three_way(made: pe.Synthetic, train: pd.DataFrame) -> float:
+    """Mean total-variation distance of sets of three columns, numbers in 16 equal intervals of their domain."""
+    tables = align(made, test=train)
+    cells = [Cells.of(field, tables.test, "domain") for field in tables.fields]
+    real, drawn = Coded.of(tables.test, cells), Coded.of(tables.synthetic, cells)
+    return mean_distance(real, drawn, subsets(cells, 3, np.random.default_rng(0)))
 
 
 def evaluated(test: pd.DataFrame) -> Measure:
@@ -147,7 +159,7 @@ def main() -> None:
     ):
         train = pd.read_csv(options.tables / f"{name}_train.csv")
         schema = declared(train, json.loads((options.tables / f"{name}_metadata.json").read_text()))
-        benchmark(name, train, schema, options, scored(name, options.evaluate))
+        benchmark(name, train, schema, options, scored(name, options.evaluate, train))
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def test_columns_of_one_value_each_leave_nothing_to_cross(tmp_path: Path) -> Non
         (pe.Numeric("same", 3, 3), pe.Categorical("one", ("a",)), pe.Categorical("kind", ("a", "b"))), "kind"
     )
     result = made(tmp_path, pd.DataFrame({"same": [3] * 50, "one": "a", "kind": ["a", "b"] * 25}), schema, rows=9)
-    assert purposes(result) == ["label counts", "histograms"]
+    assert purposes(result) == ["label counts", "cosines of columns"]
     assert set(result.to_pandas()["same"]) == {3.0}
     assert verify(result.certificate)
 
