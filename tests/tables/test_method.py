@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pe
@@ -252,7 +252,12 @@ def test_constraints_and_keys_hold_in_what_is_drawn(tmp_path: Path) -> None:
 rows = st.lists(st.tuples(st.integers(0, 100), st.booleans(), st.integers(0, 3)), min_size=1, max_size=25)
 
 
+LOW, HIGH = [(0, False, 0)] * 9, [(100, True, 0)] * 9
+
+
 @given(rows, rows, st.sampled_from(Adjacency), st.sampled_from([None, 0.5, 1.0, 40.0]))
+@example(LOW[:1], HIGH[:1], Adjacency.REPLACE_ONE, None)  # the furthest apart
+@example(LOW, HIGH, Adjacency.REPLACE_ONE, 40.0)  # users are further apart than records
 @settings(max_examples=25)
 def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     some: list[tuple[int, bool, int]],
@@ -260,7 +265,8 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     adjacency: Adjacency,
     norm: float | None,
 ) -> None:
-    schema = pe.Schema((pe.Numeric("x", 0, 100, integer=True), pe.Categorical("kind", ("a", "b"))), "kind")
+    columns = (pe.Numeric("x", 0, 100, integer=True), pe.Numeric("y", 0, 50, missing=True))
+    schema = pe.Schema((*columns, pe.Categorical("kind", ("a", "b"))), "kind")
     fine = [grid(column, 16) for column in schema.features]
     rng = np.random.default_rng(0)
     levels = [merge(level, rng.normal(30, 5, level.size), 5.0, 8) for level in fine]
@@ -271,7 +277,8 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
 
     def private(records: list[tuple[int, bool, int]]) -> PrivateDataset:
         x, kind, who = (np.array(column, np.int64) for column in zip(*records, strict=True))
-        return PrivateDataset(to_table({"x": x}, schema), kind.astype(np.int32), schema, who)
+        y = np.where(x == 50, np.nan, x / 2)
+        return PrivateDataset(to_table({"x": x, "y": y}, schema), kind.astype(np.int32), schema, who)
 
     changed = [row for row in some if row[2] != 0] if norm else some[1:]
     if adjacency is Adjacency.REPLACE_ONE:
