@@ -71,7 +71,7 @@ class Density:
         ``slopes``: whether numbers follow the slope of the density; of few records it is mostly noise.
 
         ``weighted``: whether more records are drawn than asked for, and those kept that answer 1-way tables as the
-        release did; of few records its noise is larger than what that mends.
+        release did; of few records the noise of counts is larger than what that mends.
         """
         spare = min(SPARE, max(1.0, SPARED / max(int(sizes.sum()), 1))) if weighted else 1.0
         drawn = np.ceil(spare * sizes).astype(np.int64)

@@ -101,7 +101,7 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
         rounds=50,
         sharpness=1.25 if contrasts else 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0)),
         slopes=not few,
-        weighted=not few,
+        weighted=contrasts or not few,
     )
 
 
