@@ -350,10 +350,8 @@ def column_from(name: str, entry: object) -> Column | Key:
     missing = [key for key, required in keys.items() if required and key not in entry]
     unknown = set(entry) - set(keys) - {"type"}
     if missing or unknown:
-        raise SchemaError(
-            f"column '{name}': "
-            + (f"missing key '{missing[0]}'." if missing else f"unknown key '{sorted(unknown)[0]}'.")
-        )
+        wrong = [f"missing key '{key}'" for key in missing] + [f"unknown key '{key}'" for key in sorted(unknown)]
+        raise SchemaError(f"column '{name}': {', '.join(wrong)}; type {kind} takes {', '.join(keys)}.")
     if not isinstance(entry.get("missing", False), bool):
         raise SchemaError(f"column '{name}': expected true or false for 'missing', got {entry['missing']!r}.")
     if kind in ("categorical", "ordinal", "boolean"):

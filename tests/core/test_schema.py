@@ -117,6 +117,10 @@ def test_labels_are_the_values_of_the_label_column() -> None:
         ("[columns.a]\ntype='time'", "column 'a'.*'time'"),
         ("[columns.a]\ntype='text'\nmax_length=0", "column 'a'.*max_length in"),
         ("[columns.a]\ntype='text'\nmissing=true", "column 'a'.*unknown key 'missing'"),
+        (
+            "[columns.a]\ntype='float'\nminimum=0\nmax=1",
+            "column 'a': missing key 'min', unknown key 'minimum'; type float takes min, max, scale, ",
+        ),
         ("[columns.a]\ntype='integer'\nbounds='buy'\nwithin=[0, 1]", "column 'a'.*bought"),
         ("[columns.a]\ntype='float'\nmin=0\nmax=1\nscale='log'", "column 'a'.*min > 0"),
         ("[columns.a]\ntype='float'\nmin=1\nmax=2\nscale='cubic'", "column 'a'.*'linear' or 'log'"),
