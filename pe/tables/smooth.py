@@ -53,30 +53,46 @@ class Cosines:
     signed = True
 
     @cached_property
-    def matrices(self) -> list[NDArray[np.int64]]:
-        """What each level adds to a column's answers, int64 (answers, levels), in steps."""
-        return [np.rint(self.grid * _matrix(level, self.terms)).astype(np.int64) for level in self.levels]
+    def matrices(self) -> list[NDArray[np.int64] | None]:
+        """What each level adds to a column's answers, int64 (answers, levels), in steps; None for
+        categories: each has an answer of its own, and there may be thousands."""
+        return [
+            None if level.groups is not None else np.rint(self.grid * _matrix(level, self.terms)).astype(np.int64)
+            for level in self.levels
+        ]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Answers of each column."""
+        pairs = zip(self.levels, self.matrices, strict=True)
+        return [level.size if matrix is None else len(matrix) for level, matrix in pairs]
 
     @property
     def bins(self) -> int:
-        return sum(len(matrix) for matrix in self.matrices)
+        return sum(self.sizes)
 
     @cached_property
     def bound_squared(self) -> int:
-        return sum(int((matrix**2).sum(axis=0).max()) for matrix in self.matrices)
+        own = self.grid**2
+        return sum(own if matrix is None else int((matrix**2).sum(axis=0).max()) for matrix in self.matrices)
 
     @cached_property
     def apart_squared(self) -> int:
         """Largest squared distance of two records' vectors: in each column, of any two levels."""
-        return sum(_furthest(matrix) for matrix in self.matrices)
+        return sum(2 * self.grid**2 if matrix is None else _furthest(matrix) for matrix in self.matrices)
 
     def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        values = [
-            matrix[:, level.encode(to_numpy(table, level.column))]
-            for level, matrix in zip(self.levels, self.matrices, strict=True)
-        ]
-        found = np.concatenate(values).T
-        return np.broadcast_to(np.arange(self.bins), found.shape), found
+        bins, values, start = [], [], 0
+        for level, matrix, size in zip(self.levels, self.matrices, self.sizes, strict=True):
+            codes = level.encode(to_numpy(table, level.column))
+            if matrix is None:
+                bins.append(start + codes[:, None].astype(np.int64))
+                values.append(np.full((len(codes), 1), self.grid, np.int64))
+            else:
+                bins.append(np.broadcast_to(np.arange(start, start + size), (len(codes), size)))
+                values.append(matrix[:, codes].T)
+            start += size
+        return np.concatenate(bins, axis=1), np.concatenate(values, axis=1)
 
     def divide(self, answers: NDArray[np.int64], grid: int, sigma: float, records: float, most: int) -> list[Levels]:
         """``most`` levels of each column, from noisy ``answers`` (bins,) in steps of ``grid``.
@@ -84,10 +100,12 @@ class Cosines:
         sigma    noise of an answer, in units. records  how many there are, about.
         """
         own = replace(self, grid=grid)
-        ends = np.cumsum([len(matrix) for matrix in own.matrices])[:-1]
+        parts = np.split(answers / grid, np.cumsum(own.sizes)[:-1])
         return [
-            smoothed(level, matrix / grid, part / grid, sigma, records, most)
-            for level, matrix, part in zip(self.levels, own.matrices, np.split(answers, ends), strict=True)
+            merge(level, part, sigma, most)
+            if matrix is None
+            else smoothed(level, matrix / grid, part, sigma, records, most)
+            for level, matrix, part in zip(self.levels, own.matrices, parts, strict=True)
         ]
 
 
@@ -99,13 +117,11 @@ def smoothed(
     records: float,
     most: int,
 ) -> Levels:
-    """``most`` levels of equal mass, from what the levels of a grid add to ``answers`` (answers,), noise ``sigma``.
+    """``most`` levels of equal mass of a number, from what a grid's levels add to ``answers`` (answers,).
 
-    ``matrix`` is float64 (answers, fine.size). The mass is the most probable one under the answers and ``ROUGH`` (after
-    the P-splines of Eilers and Marx 1996). Categories are as in ``pe.tables.levels.merge``.
+    ``matrix`` is float64 (answers, fine.size), ``sigma`` the noise of an answer. The mass is the most probable one under
+    the answers and ``ROUGH`` (after the P-splines of Eilers and Marx 1996).
     """
-    if fine.groups is not None:
-        return merge(fine, answers, sigma, most)
     assert fine.edges is not None
     assert isinstance(fine.column, Numeric)
     lost = 0.0
@@ -137,9 +153,7 @@ def _places(fine: Levels) -> NDArray[np.float64]:
 
 
 def _matrix(level: Levels, terms: int) -> NDArray[np.float64]:
-    """What each level adds to a column's answers, float64 (answers, levels), columns of norm 1."""
-    if level.groups is not None:
-        return np.eye(level.size)
+    """What each level of a number adds to its answers, float64 (answers, levels), columns of norm 1."""
     places = _places(level)
     size = len(places) - 1
     if size == 1:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from pe.data.schema import Categorical, Image, Numeric
+from pe.data.arrays import to_table
+from pe.data.schema import Categorical, Image, Numeric, Schema
 from pe.errors import SchemaError
 from pe.tables import plan
 from pe.tables.fit import fit
@@ -189,7 +190,9 @@ def test_cosines_find_a_density_in_noise_that_hides_its_intervals() -> None:
     assert fine.edges is not None
     exact = np.diff(norm(4, 1.5).cdf(fine.edges))
     cosines = Cosines((fine,), 8)
-    sums = cosines.matrices[0] @ (400 * exact)
+    (matrix,) = cosines.matrices
+    assert matrix is not None
+    sums = matrix @ (400 * exact)
     rng = np.random.default_rng(0)
     missed: list[list[float]] = []
     for _ in range(20):
@@ -206,7 +209,9 @@ def test_cosines_follow_many_records_exactly() -> None:
     fine = grid(column, 32, refined=False)
     counts = np.array([*(100 * (1 + np.arange(30) % 7)), 900])
     cosines = Cosines((fine,), 64)
-    (level,) = cosines.divide(cosines.matrices[0] @ counts, 64, 1.0, counts.sum(), 32)
+    (matrix,) = cosines.matrices
+    assert matrix is not None
+    (level,) = cosines.divide(matrix @ counts, 64, 1.0, counts.sum(), 32)
     drawn = level.decode(
         np.random.default_rng(1).choice(level.size, 50000, p=level.shares).astype(np.int32), np.random.default_rng(0)
     )
@@ -220,7 +225,9 @@ def test_cosines_tell_how_many_numbers_are_missing(missing: int) -> None:
     assert fine.edges is not None
     exact = np.diff(norm(4, 1).cdf(np.log(fine.edges)))
     cosines = Cosines((fine,), 9)
-    sums = cosines.matrices[0] @ np.append((400 - missing) * exact / exact.sum(), missing)
+    (matrix,) = cosines.matrices
+    assert matrix is not None
+    sums = matrix @ np.append((400 - missing) * exact / exact.sum(), missing)
     (level,) = cosines.divide(np.rint(sums).astype(np.int64), 64, 2.0, 400, 32)
     assert level.shares[-1] == pytest.approx(missing / 400, abs=0.01)
     if missing < 400:
@@ -240,11 +247,25 @@ def test_every_record_adds_about_norm_one_to_the_cosines(terms: int, grid_steps:
     for column in columns:
         cosines = Cosines((grid(column, 32, refined=False),), terms, grid_steps)
         (matrix,) = cosines.matrices
+        if matrix is None:
+            assert (cosines.bound_squared, cosines.apart_squared) == (grid_steps**2, 2 * grid_steps**2)
+            continue
         norms = np.linalg.norm(matrix, axis=0)
         assert norms == pytest.approx(np.full(len(norms), grid_steps), rel=0.25 if grid_steps == 8 else 0.04)
         assert cosines.bound_squared == (matrix**2).sum(axis=0).max()
         apart = max(int(((matrix[:, i] - matrix[:, j]) ** 2).sum()) for i in range(len(norms)) for j in range(i + 1))
         assert cosines.apart_squared == apart
+
+
+def test_thousands_of_categories_are_one_entry_of_a_record_beside_cosines() -> None:
+    columns = (Numeric("x", 0, 1), Categorical("c", tuple(map(str, range(20000)))))
+    cosines = Cosines(tuple(grid(column, 32, refined=False) for column in columns), 7)
+    table = to_table({"x": np.array([0.1, 0.9]), "c": np.array([19999, 3], np.int32)}, Schema(columns))
+    bins, values = cosines.vectors(table, np.zeros(2, np.int32))
+    assert bins.shape == values.shape == (2, 7)
+    assert bins[:, -1].tolist() == [6 + 19999, 6 + 3]
+    assert (values[:, -1] == 64).all()
+    assert cosines.bins == 6 + 20000
 
 
 @given(st.lists(st.integers(2, 5), min_size=1, max_size=3), st.integers(1, 4), st.data())
