@@ -87,6 +87,7 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
     few = contrasts or detail < FEW
     share = 0.45 if contrasts else 0.3 if few else 0.1
     resolved = detail * math.sqrt(share)
+    sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
     terms, bins = 0, min(max(round(resolved / (1.5 if few else 3.0)), 4), 128)
     if resolved < SMOOTH and LARGEST_SIGMA * mu * math.sqrt(share) > 2 * COARSEST * math.sqrt(columns):
         terms, bins = max(round(TERMS * resolved**0.4), 3), 32
@@ -99,7 +100,7 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
         contrasts=contrasts,
         particles=2000 if few else 6000,
         rounds=50,
-        sharpness=1.25 if contrasts else 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0)),
+        sharpness=1.25 if contrasts else sharpness,
         slopes=not few,
         weighted=contrasts or not few,
     )

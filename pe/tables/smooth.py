@@ -1,4 +1,4 @@
-"""The first release of few records: low frequencies of each column's density, and the levels they tell.
+"""The release of single columns where noise is large: low frequencies of their densities, and the levels they tell.
 
 Noise that hides the intervals of a histogram need not hide its shape. A record that adds 1 to its interval spends as
 much on frequencies that no estimate will keep; here it adds the first cosines of its place in the domain, scaled to
@@ -119,8 +119,8 @@ def smoothed(
 ) -> Levels:
     """``most`` levels of equal mass of a number, from what a grid's levels add to ``answers`` (answers,).
 
-    ``matrix`` is float64 (answers, fine.size), ``sigma`` the noise of an answer. The mass is the most probable one under
-    the answers and ``ROUGH`` (after the P-splines of Eilers and Marx 1996).
+    ``matrix`` is float64 (answers, fine.size), ``sigma`` the noise of an answer. The mass is the most probable one
+    under the answers and ``ROUGH`` (after the P-splines of Eilers and Marx 1996).
     """
     assert fine.edges is not None
     assert isinstance(fine.column, Numeric)
