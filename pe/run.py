@@ -43,7 +43,7 @@ from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
 from pe.protocols import Metered
 
-FORMAT = 5
+FORMAT = 6
 """Version of the directory's layout and of everything that decides how a stored iteration continues."""
 
 

@@ -71,8 +71,8 @@ def plan(config: Path, *, records: int | None = None, measure: bool = False, jso
     if not rounds:
         out.print(f"Plan: {blueprint.budget}", highlight=False, markup=False)
         out.print(
-            f"Three releases: label counts, every column on its own, {facts['start']}. Records are drawn from a "
-            f"density that is fitted to them, without an API; {rows} are released."
+            f"Three releases: label counts, every column on its own, {facts['start']}; of few records correlations, "
+            f"too. Records are drawn from a density that is fitted to them, without an API; {rows} are released."
         )
         needed = records_needed(blueprint.budget, blueprint.plan.user_norm, blueprint.plan.at_least)
         unit = f"{blueprint.budget.unit}s"

@@ -97,6 +97,15 @@ class Density:
             level.column.name: level.decode(code, rng, within) for level, code in zip(self.levels, codes, strict=True)
         }
 
+    def shares(self) -> list[Floats]:
+        """Shares of every column's levels within labels, float64 (labels, levels), as 1-way tables alone have them."""
+        found = [np.tile(np.log(level.shares), (len(self.records), 1)) for level in self.levels]
+        for table, part in zip(self.tables.tables, _potentials(self.tables, self.theta), strict=True):
+            if len(table.columns) == 1:
+                found[table.columns[0]] += part[:, table.maps[0]]
+        masses = [np.maximum(np.exp(each - each.max(axis=1, keepdims=True)), 1e-12) for each in found]
+        return [mass / mass.sum(axis=1, keepdims=True) for mass in masses]
+
     def _weights(self, codes: Codes, labels: NDArray[np.int64], sharpness: float, rng: np.random.Generator) -> Floats:
         """Weights (n,) in (0, 1] of drawn records, under which their 1-way tables agree with the released ones.
 

@@ -15,10 +15,11 @@ from pe.data.schema import Schema
 from pe.evolution.select import apportion, shares_from
 from pe.evolution.start import LABELS, Ask
 from pe.private.measure import Records
+from pe.tables.copula import Correlations, Scores, ranked, rearranged
 from pe.tables.fit import fit
 from pe.tables.levels import Levels, grid, merge
 from pe.tables.measure import Counts, one_way
-from pe.tables.plan import LABEL_SHARE, Settings, settings
+from pe.tables.plan import LABEL_SHARE, Settings, correlated, settings
 from pe.tables.smooth import Cosines
 from pe.tables.targets import choose_tables
 
@@ -28,7 +29,8 @@ class CrossTables:
     """Three releases: records per label; every column on its own; the label with one, two and three columns.
 
     The first says how large the others can be, the second how numbers are best cut. A maximum-entropy density is fitted
-    to the third (``pe.tables.fit``), and any number of records drawn from it.
+    to the third (``pe.tables.fit``), and any number of records drawn from it. Where records are few, a fourth release
+    says how columns are correlated within labels, and what was drawn is rearranged accordingly (``pe.tables.copula``).
 
     targets  columns that most tables are about, beside the label (``pe.tables.targets``).
     """
@@ -44,34 +46,35 @@ class CrossTables:
         counted = ask(Records(labels, ask.finer), LABEL_SHARE, LABELS)
         records = np.maximum(counted.votes, float(counted.sigma))
         total = float(records.sum())
-        plan = settings(total, len(columns), labels, mu)
+        targets = [place for place, column in enumerate(columns) if column.name in self.targets]
+        plan = settings(
+            total, len(columns), labels, mu, ranked=sum(ranked(column) for column in columns), targets=bool(targets)
+        )
 
         fine = [grid(column, plan.bins, refined=not plan.terms) for column in columns]
         levels = self._levels(ask, fine, plan, total)
 
-        left = plan.table_share
-        targets = [place for place, column in enumerate(columns) if column.name in self.targets]
-        tables = choose_tables(targets, levels, labels, total, mu * math.sqrt(left), plan, rng)
+        left, places, apart = plan.table_share, list[int](), 0.0
+        if plan.contrasts and not targets:
+            places, apart = correlated(levels, labels, mu * math.sqrt(left), rng)
+        share = left * (1 - apart)
+        tables = choose_tables(targets, levels, labels, total, mu * math.sqrt(share), plan, rng, places)
         answers, sigma = np.zeros(0), 1.0
         if tables.tables:  # none where every column has one level
-            answer = ask(Counts(tables, tuple(levels), "cross-tables", ask.finer), left, "tables")
+            answer = ask(Counts(tables, tuple(levels), "cross-tables", ask.finer), share, "tables")
             answers, sigma = answer.votes, float(answer.sigma)
-        density = fit(
-            tables,
-            levels,
-            answers,
-            sigma,
-            records,
-            rng,
-            particles=plan.particles,
-            rounds=plan.rounds,
-        )
+        density = fit(tables, levels, answers, sigma, records, rng, particles=plan.particles, rounds=plan.rounds)
         found = shares_from(counted.counts) if shares is None else shares
         sizes = apportion(round(total) if n is None else n, found)
         made = density.sample(sizes, rng, sharpness=plan.sharpness, slopes=plan.slopes, weighted=plan.weighted)
-        return Population.of(
-            to_table(made, schema), np.repeat(np.arange(labels), sizes).astype(np.int32), self.name
-        ), found
+        owners = np.repeat(np.arange(labels), sizes)
+        if places:
+            some, within = tuple(levels[place] for place in places), density.shares()
+            products = Correlations(some, tuple(Scores.of(levels[place], within[place]) for place in places))
+            answer = ask(products, left * apart, "correlations")
+            matrix = products.matrix(answer.counts, answer.grid, float(answer.sigma), total)
+            made = rearranged(made, some, owners, matrix, rng)
+        return Population.of(to_table(made, schema), owners.astype(np.int32), self.name), found
 
     def _levels(self, ask: Ask, fine: Sequence[Levels], plan: Settings, records: float) -> list[Levels]:
         """The second release: what each column looks like on its own."""

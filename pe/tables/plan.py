@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pe.privacy.discrete_gaussian import LARGEST_SIGMA
+from pe.tables.copula import ranked
 from pe.tables.levels import Levels, coarse
 from pe.tables.measure import Table, Tables
 from pe.tables.smooth import COARSEST
@@ -24,16 +25,24 @@ LABEL_SHARE = 0.03
 """Share of mu**2 for the label counts, which say how many records there are."""
 
 CONTRASTS = ((1, 2, 4, 0.4), (1, 4, 8, 0.4), (2, 2, 3, 0.2))
-"""Of few records: order, groups of a number and of categories, and share of the last release's mu**2 for tables of
-contrasts. Halves of numbers weigh most: sums of many finer parts carry the noise of all of them."""
+"""Of few records: order, groups of a number and of categories, and share of the mu**2 that is left, for tables of
+contrasts. Halves of numbers weigh most: sums of many finer parts carry the noise of all of them. Instead of pairs of
+ranked columns, their correlations are released, for their part of the share (``pe.tables.copula``)."""
 
-MOST_LABELS = 4
-"""Labels up to which contrasts are asked for: with more, centring the label's axis saves next to nothing (digits of ten
-classes did no better or worse)."""
+MOST_CORRELATED, FEWEST_STEPS = 200, 2
+"""Columns whose correlations are released, at most, and steps of their scores, on root mean square."""
+
+MOST_LABELS = 6
+"""Labels up to which contrasts are asked for: with more, centring the label's axis saves next to nothing (tables of
+eight and ten classes did worse)."""
 
 FEW, FEW_FOR_CONTRASTS = 38.0, 63.0
 """Records are few up to so many standard deviations of the noise in a column, were all the budget spent on single
 columns. The second where contrasts are asked for: above it counts of finer parts say more."""
+
+FEW_PER_COLUMN = 40.0
+"""The same over the square root of the number of columns, up to which contrasts are asked for, too, where most pairs
+are of ranked columns and of these more than can be had of tables of three: correlations tell of all."""
 
 SMOOTH = 70.0
 """The same, of the release of single columns, up to which that is one of cosines: above it intervals stand out of the
@@ -76,20 +85,30 @@ class Settings:
         return 1 - LABEL_SHARE - self.histogram_share
 
 
-def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
-    """For about ``records`` records (an estimate, or the sum of released label counts) of ``columns`` features and
-    ``labels`` labels.
+def settings(
+    records: float, columns: int, labels: int, mu: float, *, ranked: int = 0, targets: bool = False
+) -> Settings:
+    """For about ``records`` records (an estimate, or the sum of released label counts) of ``columns`` features, of
+    which ``ranked`` have ranks (``pe.tables.copula``), and ``labels`` labels.
 
-    ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove).
+    ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove). ``targets``: whether
+    most tables are about declared targets.
     """
     detail = max(records, 0) * mu / math.sqrt(columns)
-    contrasts = detail < FEW_FOR_CONTRASTS and 1 < labels <= MOST_LABELS
+    scarce = detail < FEW_FOR_CONTRASTS
+    if targets:
+        contrasts = scarce and labels > 1
+    else:
+        mostly = 2 * math.comb(ranked, 2) > math.comb(columns, 2)
+        wide = mostly and math.comb(ranked, 3) > MOST[3] and detail < FEW_PER_COLUMN * math.sqrt(columns)
+        contrasts = wide or (scarce and (labels > 1 or mostly))
+    contrasts = contrasts and labels <= MOST_LABELS
     few = contrasts or detail < FEW
-    share = 0.45 if contrasts else 0.3 if few else 0.1
+    share = (0.45 if labels > 1 else 0.6) if contrasts else 0.3 if few else 0.1
     resolved = detail * math.sqrt(share)
     sharpness = 1 + 0.5 * min(1.0, 200 * labels / max(records * mu, 1.0))  # the ridge shrinks weak signals most
     terms, bins = 0, min(max(round(resolved / (1.5 if few else 3.0)), 4), 128)
-    if resolved < SMOOTH and LARGEST_SIGMA * mu * math.sqrt(share) > 2 * COARSEST * math.sqrt(columns):
+    if (contrasts or resolved < SMOOTH) and LARGEST_SIGMA * mu * math.sqrt(share) > 2 * COARSEST * math.sqrt(columns):
         terms, bins = max(round(TERMS * resolved**0.4), 3), 32
     return Settings(
         histogram_share=share,
@@ -100,9 +119,9 @@ def settings(records: float, columns: int, labels: int, mu: float) -> Settings:
         contrasts=contrasts,
         particles=2000 if few else 6000,
         rounds=50,
-        sharpness=1.25 if contrasts else sharpness,
+        sharpness=(1.25 if scarce else 1.1) if contrasts else sharpness,
         slopes=not few,
-        weighted=contrasts or not few,
+        weighted=(contrasts and labels > 1) or not few,
     )
 
 
@@ -134,17 +153,39 @@ def choose(
     return [(Table(subset, tuple(coarse(levels[i], bins) for i in subset)), part) for subset, bins, part in asked]
 
 
-def contrasts(levels: Sequence[Levels], most: dict[int, int], rng: np.random.Generator) -> list[Query]:
+def correlated(levels: Sequence[Levels], labels: int, mu: float, rng: np.random.Generator) -> tuple[list[int], float]:
+    """Of few records: the columns whose correlations are released, and for which share of mu**2.
+
+    ``mu`` is the GDP parameter of all that is left. None where there are no two ranked columns, or their scores would
+    have to be rounded to less than ``FEWEST_STEPS`` for the noise to be drawn.
+    """
+    columns = [i for i, level in enumerate(levels) if level.size > 1]
+    some = [i for i in columns if ranked(levels[i].column)]
+    if len(some) > MOST_CORRELATED:
+        some = sorted(rng.permutation(some)[:MOST_CORRELATED].tolist())
+    if len(some) < 2:
+        return [], 0.0
+    share = math.comb(len(some), 2) / math.comb(len(columns), 2) * (CONTRASTS[-1][-1] if labels > 1 else 1)
+    if LARGEST_SIGMA * mu * math.sqrt(share) < FEWEST_STEPS**2 * len(some):
+        return [], 0.0
+    return some, share
+
+
+def contrasts(
+    levels: Sequence[Levels], labels: int, most: dict[int, int], rng: np.random.Generator, apart: Sequence[int] = ()
+) -> list[Query]:
     """The same for few records: how labels differ in halves and quarters of a column, and which columns hang together.
 
     Their tables are ``centred``: how many records a label or a part of a column has is known by then. Between two
-    labels that leaves .25 to .44 of the squared norm.
+    labels that leaves .25 to .44 of the squared norm. Pairs of the columns ``apart`` are left out, and single columns
+    where there is one label.
     """
     columns = [i for i, level in enumerate(levels) if level.size > 1]
     asked: list[Query] = []
-    for order, parts, kinds, share in CONTRASTS:
-        if order <= len(columns):
-            subsets = subsets_of(columns, order, most[order], rng)
+    for order, parts, kinds, share in CONTRASTS if labels > 1 else CONTRASTS[-1:]:
+        subsets = subsets_of(columns, order, most[order], rng, apart if order > 1 else ())
+        share *= 1 - (math.comb(len(apart), order) / math.comb(len(columns), order) if order > 1 and subsets else 0)
+        if subsets:
             centred = (0, 1) if order == 1 else (1, 2)
             for subset in subsets:
                 groups = [parts + levels[i].absent if levels[i].groups is None else kinds for i in subset]
@@ -173,16 +214,21 @@ def weighed(asked: Sequence[Query], labels: int, least: int, mu: float) -> Table
 def drawable(tables: Tables, mu: float) -> bool:
     """Whether the noise of a release with GDP parameter ``mu`` is small enough to be drawn."""
     # mu is that of counts, which replacing a record moves by sqrt(2) times their norm
-    return tables.apart_squared / 2 < (LARGEST_SIGMA * mu) ** 2
+    return tables.apart_squared / 2 <= (LARGEST_SIGMA * mu) ** 2
 
 
-def subsets_of(columns: Sequence[int], order: int, most: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """All subsets of ``order`` columns, or ``most`` in which every column is about equally frequent."""
-    if math.comb(len(columns), order) <= most:
-        return list(itertools.combinations(columns, order))
+def subsets_of(
+    columns: Sequence[int], order: int, most: int, rng: np.random.Generator, apart: Sequence[int] = ()
+) -> list[tuple[int, ...]]:
+    """All subsets of ``order`` columns, or ``most`` in which every column is about equally frequent; none of columns
+    ``apart`` alone."""
+    if math.comb(len(columns), order) - math.comb(len(apart), order) <= most:
+        return [subset for subset in itertools.combinations(columns, order) if not set(subset) <= set(apart)]
     chosen: dict[tuple[int, ...], None] = {}
     while len(chosen) < most:
         mixed = rng.permutation(np.asarray(columns))
         for start in range(0, len(columns) - order + 1, order):
-            chosen[tuple(sorted(int(c) for c in mixed[start : start + order]))] = None
+            subset = tuple(sorted(int(c) for c in mixed[start : start + order]))
+            if not set(subset) <= set(apart):
+                chosen[subset] = None
     return list(chosen)[:most]

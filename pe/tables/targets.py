@@ -65,10 +65,12 @@ def choose_tables(
     mu: float,
     plan: Settings,
     rng: np.random.Generator,
+    apart: Sequence[int] = (),
 ) -> Tables:
     """The tables of a plan, for a release with GDP parameter ``mu``: most of it for the ``targets``, if any.
 
-    Contrasts of many columns are left for counts where the budget is so small that their noise could not be drawn.
+    Of pairs of the columns ``apart`` alone there are no contrasts. Contrasts of many columns are left for counts where
+    the budget is so small that their noise could not be drawn.
     """
     targets = [target for target in targets if levels[target].size > 1]
     share = (SHARE / (1 if labels == 1 else 2)) if targets else 0.0
@@ -81,7 +83,7 @@ def choose_tables(
         return weighed(asked, labels, 2 if targets else 4, mu)
 
     if plan.contrasts:
-        made = with_own(contrasts(levels, plan.most, rng))
+        made = with_own(contrasts(levels, labels, plan.most, rng, apart))
         if drawable(made, mu):
             return made
     return with_own(choose(levels, labels, records, mu * math.sqrt(1 - share), plan.most, rng))

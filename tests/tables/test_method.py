@@ -22,6 +22,7 @@ from pe.private.dataset import PrivateDataset
 from pe.private.measure import measure
 from pe.run import Run
 from pe.tables import plan
+from pe.tables.copula import GRID, Correlations, Scores
 from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way
 from pe.tables.smooth import Cosines
@@ -217,8 +218,9 @@ def test_a_very_small_budget_is_taken_where_there_are_known_to_be_many_records(t
 def test_a_small_budget_per_user_is_spent_to_its_end(tmp_path: Path) -> None:
     """On coarser counts, as the noise would be too large for the finer ones."""
     result = made(tmp_path, epsilon=0.1, user="who", user_norm=3.0, rows=20)
-    grids = [row["grid"] for row in result.certificate["entries"] if row["kind"] == "reserve"]
-    assert grids[-1] < 16
+    grids = {row["purpose"]: row["grid"] for row in result.certificate["entries"] if row["kind"] == "reserve"}
+    assert grids["cross-tables"] < 16
+    assert grids["correlations"] < GRID
     assert 0.099 < result.certificate["spent"]["epsilon"] <= 0.1
 
 
@@ -265,26 +267,29 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     adjacency: Adjacency,
     norm: float | None,
 ) -> None:
-    columns = (pe.Numeric("x", 0, 100, integer=True), pe.Numeric("y", 0, 50, missing=True))
+    columns = (pe.Numeric("x", 0, 100, integer=True), pe.Numeric("y", 0, 50, missing=True), pe.boolean("z"))
     schema = pe.Schema((*columns, pe.Categorical("kind", ("a", "b"))), "kind")
     fine = [grid(column, 16) for column in schema.features]
     rng = np.random.default_rng(0)
     levels = [merge(level, rng.normal(30, 5, level.size), 5.0, 8) for level in fine]
     crossed = plan.weighed(plan.choose(levels, 2, 500, 0.3, plan.MOST, rng), 2, 4, 0.3)
-    contrasts = plan.weighed(plan.contrasts(levels, plan.MOST, rng), 2, 4, 0.3)
+    contrasts = plan.weighed(plan.contrasts(levels, 2, plan.MOST, rng), 2, 4, 0.3)
     first = Counts(one_way(fine), tuple(fine), "histograms", 16 if norm else 1)
     cosines = [Cosines(tuple(fine), terms, steps) for terms, steps in ((3, 64), (9, 16), (99, 8))]
+    scores = tuple(Scores.of(level, rng.dirichlet(np.ones(level.size), 2)) for level in levels)
+    products = [Correlations(tuple(levels), scores, steps) for steps in (4096, 100, 9)]
 
     def private(records: list[tuple[int, bool, int]]) -> PrivateDataset:
         x, kind, who = (np.array(column, np.int64) for column in zip(*records, strict=True))
         y = np.where(x == 50, np.nan, x / 2)
-        return PrivateDataset(to_table({"x": x, "y": y}, schema), kind.astype(np.int32), schema, who)
+        z = (x % 2).astype(np.int32)
+        return PrivateDataset(to_table({"x": x, "y": y, "z": z}, schema), kind.astype(np.int32), schema, who)
 
     changed = [row for row in some if row[2] != 0] if norm else some[1:]
     if adjacency is Adjacency.REPLACE_ONE:
         changed = changed + [(*row[:2], 0) for row in (new if norm else new[:1])]
     others = [Counts(tables, tuple(levels), "cross-tables", 16 if norm else 1) for tables in (crossed, contrasts)]
-    for features in (first, *cosines, *others):
+    for features in (first, *cosines, *products, *others):
         scale = None if norm is None else norm * (features.bound_squared**0.5 / features.grid)
         votes = measure(private(some), features, adjacency=adjacency, norm=scale)
         after = np.zeros(features.bins, np.int64)

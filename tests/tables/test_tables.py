@@ -85,7 +85,7 @@ def test_adding_a_record_moves_the_answers_by_the_stated_bound_exactly(seed: int
 @settings(max_examples=25, deadline=None)
 def test_contrasts_move_by_the_stated_bound_exactly_and_say_nothing_of_totals(seed: int, labels: int, n: int) -> None:
     levels = learned()
-    tables = plan.weighed(plan.contrasts(levels, plan.MOST, np.random.default_rng(seed)), labels, 4, 0.3)
+    tables = plan.weighed(plan.contrasts(levels, labels, plan.MOST, np.random.default_rng(seed)), labels, 4, 0.3)
     arrays = records(n, seed)
     label = np.random.default_rng(seed).integers(0, labels, n)
     whole = counted(tables, levels, arrays, label)
@@ -466,7 +466,7 @@ def test_the_plan_spends_the_whole_budget_and_no_more() -> None:
 @pytest.mark.parametrize(("columns", "labels"), [(1, 2), (4, 3), (30, 2), (30, 4), (150, 2)])
 def test_contrasts_share_the_release_about_as_said(columns: int, labels: int) -> None:
     level = merge(grid(Numeric("x", 0, 1), 11), np.full(11, 200.0), 5.0, 32)
-    asked = plan.contrasts([level] * columns, plan.MOST_SMALL, np.random.default_rng(0))
+    asked = plan.contrasts([level] * columns, 2, plan.MOST_SMALL, np.random.default_rng(0))
     tables = plan.weighed(asked, labels, 4, 0.3)
     assert plan.drawable(tables, 0.3)
     for order, groups, _, share in plan.CONTRASTS:
@@ -485,12 +485,6 @@ def test_budgets_too_small_for_the_noise_of_contrasts_get_counts(columns: int) -
     tables = choose_tables((), [level] * columns, 4, 5000, 0.004, made, np.random.default_rng(0))
     assert plan.drawable(tables, 0.004)
     assert tables.signed == (columns == 3)
-
-
-@pytest.mark.parametrize("labels", [1, 5])
-def test_without_labels_and_among_many_there_are_no_contrasts(labels: int) -> None:
-    assert plan.settings(300, 30, 2, 0.3).contrasts
-    assert not plan.settings(300, 30, labels, 0.3).contrasts
 
 
 def test_images_are_refused() -> None:
