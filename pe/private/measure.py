@@ -176,8 +176,7 @@ def _sum(features: Sparse, table: pa.Table, labels: NDArray[np.int32]) -> NDArra
     if ((values * values).sum(axis=1) > features.bound_squared).any():
         raise ConfigError(f"the {features.name} of a record pass their own bound.")
     total = np.zeros(features.bins, np.int64)
-    for column in range(bins.shape[1]):
-        np.add.at(total, bins[:, column], values[:, column])
+    np.add.at(total, bins.reshape(-1), values.reshape(-1))
     return total
 
 
