@@ -132,7 +132,8 @@ def show(title: str, rows: list[dict[str, Any]], seconds: float) -> None:
     for key in rows[0]:
         values = [row[key] for row in rows if isinstance(row.get(key), float)]
         if values:
-            figures.append(f"{key} {statistics.mean(values):.3f} ({statistics.stdev(values):.3f})")
+            spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
+            figures.append(f"{key} {statistics.mean(values):.3f}{spread}")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{title}: {', '.join(figures)}; {seconds:.1f} s a run, {memory:.0f} MB", flush=True)
 

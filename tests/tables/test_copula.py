@@ -18,6 +18,7 @@ import pe
 from pe.data.arrays import to_table
 from pe.data.schema import Categorical, Numeric, Schema, boolean
 from pe.privacy.certificate import verify
+from pe.run import Run
 from pe.tables import plan
 from pe.tables.copula import GRID, Correlations, Scores, _steps, ranked, rearranged
 from pe.tables.levels import Levels, grid, merge
@@ -341,3 +342,52 @@ def test_correlations_are_paid_for_under_any_terms(tmp_path: Path, given: dict[s
     assert result.certificate["spent"]["epsilon"] <= given.get("epsilon", 2.0)
     assert result.certificate["spent"]["epsilon"] > 0.99 * given.get("epsilon", 2.0)
     assert verify(result.certificate)
+
+
+@pytest.mark.parametrize("last", ["tables", "correlations"])
+def test_a_run_that_died_pays_for_no_correlations_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    simulated: dict[str, Any] = {"simulate": 1, "create": False}
+    whole = made(tmp_path / "whole", **simulated).to_pandas()
+    store = Run.store_histogram
+
+    def dying(run: Run, number: int, histogram: Any, name: str = "histogram") -> None:
+        store(run, number, histogram, name)
+        if name == last:
+            raise KeyboardInterrupt
+
+    for terms in ({}, simulated):
+        folder = tmp_path / f"broken {len(terms)}"
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "store_histogram", dying)
+            with pytest.raises(KeyboardInterrupt):
+                made(folder, **terms)
+        result = made(folder, **terms)
+        if terms:
+            assert result.to_pandas().equals(whole)
+        else:
+            assert purposes(result) == ["label counts", "cosines of columns", "cross-tables", "correlations"]
+            assert result.certificate["spent"]["epsilon"] <= 2.0
+
+
+@pytest.mark.parametrize("label", [None, "x0"])
+def test_where_their_noise_could_not_be_drawn_pairs_are_asked_for(tmp_path: Path, label: str | None) -> None:
+    names = [f"x{i}" for i in range(60)]
+    data = pd.DataFrame(np.random.default_rng(0).random((90, 60)).round(), columns=names).astype(bool)
+    result = pe.synthesize(
+        data,
+        schema=pe.Schema(tuple(pe.boolean(name) for name in names), label),
+        epsilon=0.02,
+        delta=1e-4,
+        adjacency="add-remove",
+        source="s",
+        create=True,
+        run=tmp_path / "run",
+        ledger=tmp_path / "ledger.sqlite3",
+        at_least=40_000,
+        rows=20,
+    )
+    assert "correlations" not in purposes(result)
+    assert purposes(result)[-1] == "cross-tables"
+    assert len(result) == 20
