@@ -15,6 +15,9 @@ from pe.errors import SchemaError
 REFINED_FROM = 16
 """Grids with at least this many bins are refined at the ends of the domain."""
 
+TIP = 2.0**-6
+"""Of an outer interval, what is an interval of its own where grids are not refined; of whole numbers the outermost."""
+
 FINER = 8
 """How many times as many intervals as levels numbers are spread by, where their counts stand out of the noise."""
 
@@ -153,8 +156,9 @@ class Levels:
 def grid(column: Column, bins: int, *, refined: bool = True) -> Levels:
     """The levels of the first count: every category, or about ``bins`` intervals of a number's domain.
 
-    Intervals have equal width; ``refined`` grids of 16 bins and more are divided geometrically at both ends of the
-    domain, where values pile up. An integer column of at most 2 ``bins`` values gets one level per value.
+    Intervals have equal width. ``refined`` grids of 16 bins and more are divided geometrically at both ends of the
+    domain, where values pile up; others of as many have one narrow interval there. An integer column of at most 2
+    ``bins`` values gets one level per value.
     """
     if isinstance(column, (Image, Text)):
         raise SchemaError(f"cross-tables count no {column.kind} (column '{column.name}'). Nothing was spent.")
@@ -174,6 +178,9 @@ def grid(column: Column, bins: int, *, refined: bool = True) -> Levels:
         edges[[0, -1]] = low, high
     else:
         edges = np.linspace(low, high, bins + 1)
+    if not refined and bins >= REFINED_FROM:
+        first, last = (1.0 if column.integer else TIP * width for width in (edges[1] - edges[0], edges[-1] - edges[-2]))
+        edges = np.insert(edges, [1, bins], [low + first, high - last])
     if refined and bins >= REFINED_FROM and not column.log:
         tips = (high - low) / bins * 2.0 ** -np.arange(1, 7)
         edges = np.concatenate([edges, low + tips, high - tips])

@@ -9,6 +9,7 @@ another 3 to 10 %.)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -32,6 +33,12 @@ Chosen on validation splits; .4 to .9 do about as well."""
 
 PARTS = 15
 
+ENDS_FROM = 16
+"""Intervals from which a number's first and last are counted, too."""
+
+SPIKE = 3.0
+"""Standard deviations of the noise of such a count, above which there is a spike."""
+
 NEWTON = 60
 """Steps at most; a handful is the rule."""
 
@@ -41,7 +48,8 @@ class Cosines:
     """Cosines of every column, as ``pe.private.measure.Features``.
 
     A number, the t-th of whose intervals is centred at x in [0, 1] of its domain, adds cos(pi k x), k = 1 .. terms - 1,
-    scaled to norm 1; a category, or a missing number, 1 to its own count. The constant is left out: how many records
+    scaled to norm 1; one of the first or the last interval spends half of that on being counted, too, so that spikes
+    there are seen. A category, or a missing number, adds 1 to its own count. The constant is left out: how many records
     there are is known. ``grid`` steps per unit.
     """
 
@@ -130,10 +138,11 @@ def smoothed(
         records = max(records - missing, sigma / 2)
         lost = missing / (missing + records)
         matrix, answers = matrix[:-1, :-1], answers[:-1]
-    mass = _mass(matrix, answers, np.diff(_places(fine)), sigma, records)
+    mass = _with_spikes(matrix, answers, np.diff(_places(fine)), sigma, records)
     below = np.concatenate([[0.0], np.cumsum(mass)])
     below /= below[-1]
     edges = np.interp(np.linspace(0, 1, most + 1), below, fine.edges)
+    edges = _kept_apart(edges, mass, fine.edges, most)
     if fine.column.integer:
         edges = np.rint(edges - 0.5) + 0.5
     edges[[0, -1]] = fine.edges[[0, -1]]
@@ -143,6 +152,38 @@ def smoothed(
     if fine.absent:
         shares = np.append(shares * (1 - lost), lost)
     return Levels(fine.column, shares, edges)
+
+
+def _with_spikes(
+    matrix: NDArray[np.float64],
+    answers: NDArray[np.float64],
+    widths: NDArray[np.float64],
+    sigma: float,
+    records: float,
+) -> NDArray[np.float64]:
+    """Shares of the intervals, sum 1, > 0: a smooth density, and what the first and the last hold beside it, often
+    zeros or numbers that were cut."""
+    if len(widths) < ENDS_FROM:
+        return _mass(matrix, answers, widths, sigma, records)
+    spikes = np.zeros(len(widths))
+    spikes[[0, -1]] = np.where(answers[-2:] > SPIKE * sigma, math.sqrt(2) * answers[-2:], 0.0)
+    spikes *= min(1.0, records / max(spikes.sum(), 1e-300))
+    left = max(records - spikes.sum(), sigma)
+    rest = _mass(matrix[:-2], answers[:-2] - matrix[:-2] @ spikes, widths, sigma, left)
+    mass: NDArray[np.float64] = (spikes + left * rest) / (spikes.sum() + left)
+    return mass
+
+
+def _kept_apart(
+    edges: NDArray[np.float64], mass: NDArray[np.float64], fine: NDArray[np.float64], most: int
+) -> NDArray[np.float64]:
+    """Levels' edges, those of an outer interval that holds more than two levels' share among them."""
+    if len(mass) >= ENDS_FROM:
+        if mass[0] > 2 / most:
+            edges = np.append(edges[edges >= fine[1]], [fine[0], fine[1]])
+        if mass[-1] > 2 / most:
+            edges = np.append(edges[edges <= fine[-2]], [fine[-2], fine[-1]])
+    return np.sort(edges)
 
 
 def _places(fine: Levels) -> NDArray[np.float64]:
@@ -162,6 +203,10 @@ def _matrix(level: Levels, terms: int) -> NDArray[np.float64]:
         middles = ((places[1:] + places[:-1]) / 2 - places[0]) / (places[-1] - places[0])
         found = np.cos(np.pi * np.outer(np.arange(1, min(max(terms, 3), size)), middles))
         found = found / np.maximum(np.linalg.norm(found, axis=0), 1e-300)
+        if size >= ENDS_FROM:
+            ends = np.zeros((2, size))
+            ends[0, 0] = ends[1, -1] = 1.0
+            found = np.concatenate([np.where(ends.any(axis=0), math.sqrt(0.5), 1.0) * found, math.sqrt(0.5) * ends])
     if not level.absent:
         return found
     wider = np.zeros((len(found) + 1, size + 1))

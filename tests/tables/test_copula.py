@@ -28,7 +28,9 @@ Floats = NDArray[np.float64]
 
 def even(*names: str, missing: bool = False) -> tuple[Levels, ...]:
     """32 levels of equal mass of numbers in [0, 1], and one of missing ones."""
-    return tuple(grid(Numeric(name, 0, 1, missing=missing), 32, refined=False) for name in names)
+    size = 32 + missing
+    edges = np.linspace(0, 1, 33)
+    return tuple(Levels(Numeric(name, 0, 1, missing=missing), np.full(size, 1 / size), edges) for name in names)
 
 
 def scored(levels: tuple[Levels, ...], labels: int = 1, steps: int = GRID) -> Correlations:

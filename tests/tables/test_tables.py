@@ -204,6 +204,46 @@ def test_cosines_find_a_density_in_noise_that_hides_its_intervals() -> None:
     assert smooth_mean < 0.6 * joined_mean
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        Numeric("gain", 0, 99999, integer=True),
+        Numeric("gain", 0, 99999),
+        Numeric("gain", 0, 99999, integer=True, missing=True),
+        Numeric("gain", 1e-2, 99999, log=True),
+        Numeric("gain", 0, 40, integer=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("first", "last"), [(0.7, 0.0), (0.0, 0.6), (0.5, 0.3), (0.0, 0.0), (1.0, 0.0)])
+def test_spikes_at_the_ends_of_a_domain_are_told_from_what_lies_beside_them(
+    column: Numeric, first: float, last: float
+) -> None:
+    """400 records, noise 20; beside the spikes, and without any, a bell around the middle of the domain."""
+    rng = np.random.default_rng(0)
+    low, high = (np.log(column.minimum), np.log(column.maximum)) if column.log else (column.minimum, column.maximum)
+    places = np.clip(rng.normal((low + high) / 2, (high - low) / 8, 400), low, high)
+    values = np.exp(places) if column.log else places
+    values = np.clip(np.rint(values) if column.integer else values, column.minimum, column.maximum)
+    values[: round(400 * first)] = column.minimum
+    values[400 - round(400 * last) :] = column.maximum
+    fine = grid(column, 32, refined=False)
+    cosines = Cosines((fine,), 9)
+    (matrix,) = cosines.matrices
+    assert matrix is not None
+    assert fine.edges is not None
+    sums = matrix @ np.bincount(fine.encode(values), minlength=fine.size)
+    answers = np.rint(sums + 64 * 20 * rng.normal(size=len(sums))).astype(np.int64)
+    (level,) = cosines.divide(answers, 64, 20.0, 400, 32)
+    assert level.edges is not None
+    drawn = level.decode(rng.choice(level.size, 4000, p=level.shares).astype(np.int32), rng)
+    drawn = drawn[~np.isnan(drawn)]
+    assert np.mean(drawn < fine.edges[1]) == pytest.approx(first, abs=0.2)
+    assert np.mean(drawn > fine.edges[-2]) == pytest.approx(last, abs=0.2)
+    if column.integer:
+        assert np.mean(drawn == column.minimum) == pytest.approx(first, abs=0.2)
+
+
 def test_cosines_follow_many_records_exactly() -> None:
     column = Numeric("age", 0, 29, integer=True, missing=True)
     fine = grid(column, 32, refined=False)
@@ -262,10 +302,10 @@ def test_thousands_of_categories_are_one_entry_of_a_record_beside_cosines() -> N
     cosines = Cosines(tuple(grid(column, 32, refined=False) for column in columns), 7)
     table = to_table({"x": np.array([0.1, 0.9]), "c": np.array([19999, 3], np.int32)}, Schema(columns))
     bins, values = cosines.vectors(table, np.zeros(2, np.int32))
-    assert bins.shape == values.shape == (2, 7)
-    assert bins[:, -1].tolist() == [6 + 19999, 6 + 3]
+    assert bins.shape == values.shape == (2, 9)
+    assert bins[:, -1].tolist() == [8 + 19999, 8 + 3]
     assert (values[:, -1] == 64).all()
-    assert cosines.bins == 6 + 20000
+    assert cosines.bins == 8 + 20000
 
 
 @given(st.lists(st.integers(2, 5), min_size=1, max_size=3), st.integers(1, 4), st.data())
