@@ -17,7 +17,11 @@ from scipy.stats import norm, spearmanr
 import pe
 from pe.data.arrays import to_table
 from pe.data.schema import Categorical, Numeric, Schema, boolean
+from pe.privacy import Adjacency
 from pe.privacy.certificate import verify
+from pe.privacy.release import Votes
+from pe.private.dataset import PrivateDataset
+from pe.private.measure import measure
 from pe.run import Run
 from pe.tables import plan
 from pe.tables.copula import GRID, Correlations, Scores, _steps, ranked, rearranged
@@ -79,6 +83,25 @@ def test_two_records_can_be_as_far_apart_as_stated() -> None:
     found = _steps(scores, 64)
     products = [np.outer(each, each)[np.triu_indices(9, 1)] for each in found]
     assert ((products[0] - products[1]) ** 2).sum() > 0.9 * scored(even(*"abcdefghi")).apart_squared
+
+
+@pytest.mark.parametrize("norm_of_users", [None, 1.0])
+def test_replacing_what_moves_the_sums_most_is_charged_for(norm_of_users: float | None) -> None:
+    """By its opposite: a record's two large scores of one sign, then of two."""
+    levels = even("a", "b", "c")
+    features = scored(levels)
+    schema = Schema(tuple(level.column for level in levels))
+
+    def votes(b: float) -> Votes:
+        arrays: dict[str, NDArray[Any]] = {"a": np.array([0.99]), "b": np.array([b]), "c": np.array([0.5])}
+        private = PrivateDataset(to_table(arrays, schema), np.zeros(1, np.int32), schema, np.zeros(1, np.int64))
+        scale = None if norm_of_users is None else norm_of_users * features.bound_squared**0.5 / features.grid
+        return measure(private, features, adjacency=Adjacency.REPLACE_ONE, norm=scale)
+
+    some, other = votes(0.99), votes(0.01)
+    moved = int(((some._count() - other._count()) ** 2).sum())
+    assert moved <= some.sensitivity_squared
+    assert moved > 0.9 * features.apart_squared > 2 * features.bound_squared
 
 
 def test_scores_are_rounded_to_nearly_their_length() -> None:
