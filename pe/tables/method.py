@@ -48,7 +48,7 @@ class CrossTables:
         total = float(records.sum())
         targets = [place for place, column in enumerate(columns) if column.name in self.targets]
         plan = settings(
-            total, len(columns), labels, mu, ranked=sum(ranked(column) for column in columns), targets=bool(targets)
+            total, len(columns), labels, mu, with_ranks=sum(ranked(column) for column in columns), targets=bool(targets)
         )
 
         fine = [grid(column, plan.bins, refined=not plan.terms) for column in columns]

@@ -86,10 +86,10 @@ class Settings:
 
 
 def settings(
-    records: float, columns: int, labels: int, mu: float, *, ranked: int = 0, targets: bool = False
+    records: float, columns: int, labels: int, mu: float, *, with_ranks: int = 0, targets: bool = False
 ) -> Settings:
     """For about ``records`` records (an estimate, or the sum of released label counts) of ``columns`` features, of
-    which ``ranked`` have ranks (``pe.tables.copula``), and ``labels`` labels.
+    which ``with_ranks`` are ``ranked``, and ``labels`` labels.
 
     ``mu`` is the GDP parameter of the whole budget, for contributions of L2 norm 1 (add/remove). ``targets``: whether
     most tables are about declared targets.
@@ -99,8 +99,8 @@ def settings(
     if targets:
         contrasts = scarce and labels > 1
     else:
-        mostly = 2 * math.comb(ranked, 2) > math.comb(columns, 2)
-        wide = mostly and math.comb(ranked, 3) > MOST[3] and detail < FEW_PER_COLUMN * math.sqrt(columns)
+        mostly = 2 * math.comb(with_ranks, 2) > math.comb(columns, 2)
+        wide = mostly and math.comb(with_ranks, 3) > MOST[3] and detail < FEW_PER_COLUMN * math.sqrt(columns)
         contrasts = wide or (scarce and (labels > 1 or mostly))
     contrasts = contrasts and labels <= MOST_LABELS
     few = contrasts or detail < FEW

@@ -296,16 +296,16 @@ def test_correlations_take_their_part_of_the_share_of_pairs() -> None:
 
 def test_which_tables_are_asked_for_correlations() -> None:
     """Few records; or more where most columns, and many, have ranks."""
-    assert plan.settings(400, 30, 2, 0.3, ranked=30).contrasts
-    assert plan.settings(2000, 30, 2, 0.3, ranked=30).contrasts
-    assert plan.settings(400, 30, 1, 0.3, ranked=30).contrasts
-    assert plan.settings(400, 30, 2, 0.3, ranked=5).contrasts
-    assert not plan.settings(5000, 30, 2, 0.3, ranked=30).contrasts
-    assert not plan.settings(2000, 30, 2, 0.3, ranked=15).contrasts
-    assert not plan.settings(1000, 8, 2, 0.3, ranked=8).contrasts  # tables of three columns are few
-    assert not plan.settings(400, 30, 1, 0.3, ranked=15).contrasts
-    assert not plan.settings(400, 30, 7, 0.3, ranked=30).contrasts
-    assert not plan.settings(400, 30, 1, 0.3, ranked=30, targets=True).contrasts
+    assert plan.settings(400, 30, 2, 0.3, with_ranks=30).contrasts
+    assert plan.settings(2000, 30, 2, 0.3, with_ranks=30).contrasts
+    assert plan.settings(400, 30, 1, 0.3, with_ranks=30).contrasts
+    assert plan.settings(400, 30, 2, 0.3, with_ranks=5).contrasts
+    assert not plan.settings(5000, 30, 2, 0.3, with_ranks=30).contrasts
+    assert not plan.settings(2000, 30, 2, 0.3, with_ranks=15).contrasts
+    assert not plan.settings(1000, 8, 2, 0.3, with_ranks=8).contrasts  # tables of three columns are few
+    assert not plan.settings(400, 30, 1, 0.3, with_ranks=15).contrasts
+    assert not plan.settings(400, 30, 7, 0.3, with_ranks=30).contrasts
+    assert not plan.settings(400, 30, 1, 0.3, with_ranks=30, targets=True).contrasts
 
 
 NAMES = [f"x{i}" for i in range(8)]
