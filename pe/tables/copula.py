@@ -9,7 +9,7 @@ pairs are as noisy, but a few directions in which many columns move together sta
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,9 @@ LARGEST = 0.97
 
 FACTORS = 6
 """Directions that are looked for."""
+
+PLAUSIBLE = 0.5
+"""Root mean square of correlations beside those directions, at most."""
 
 SWEEPS = 20
 """Of the iterations below, which converge geometrically."""
@@ -136,35 +139,43 @@ class Correlations:
         moments[np.triu_indices(columns, 1)] = answers / one * (columns / records)
         moments += moments.T
         noise = sigma * grid / one * (columns / records)
-        large = _factors(moments, noise)
-        return self._behind(large + _shrunk(moments - large, noise))
+        expected = self._simulation()
+        alone = expected(np.eye(columns))  # 0 of numbers, not of skewed scores, whose directions are alike
+        np.fill_diagonal(alone, 0.0)
+        large = _factors(moments - alone, noise)
+        told = large + _shrunk(moments - alone - large, noise)
+        found = _valid(told)
+        for _ in range(SWEEPS):
+            found = _valid(found + told + alone - expected(found))
+        return found
 
-    def _behind(self, moments: Floats) -> Floats:
-        """The correlations whose records' directions have about these second moments off the diagonal.
+    def _simulation(self) -> Callable[[Floats], Floats]:
+        """From correlations to the second moments of records' directions, times the number of columns.
 
         Directions are shorter along correlated columns, and scores of few levels less correlated than what they stand
-        for: found by simulation, under public randomness that is the same every time.
+        for. Under public randomness that is the same every time.
         """
         rng = np.random.default_rng(0)
-        labels = len(self.scores[0].values)
-        size = math.ceil(max(SIMULATED / len(self.levels), 2000) / labels)
-        normal = rng.normal(size=(labels, size, len(self.levels)))
-        normal = normal @ np.linalg.inv(np.linalg.cholesky(np.cov(normal.reshape(-1, len(self.levels)).T))).T
+        labels, columns = len(self.scores[0].values), len(self.levels)
+        size = math.ceil(max(SIMULATED / columns, 2000) / labels)
+        normal = rng.normal(size=(labels, size, columns))
+        normal = normal @ np.linalg.inv(np.linalg.cholesky(np.cov(normal.reshape(-1, columns).T))).T
         others = rng.random(normal.shape)
-        found = _valid(moments)
-        for _ in range(SWEEPS):
-            values, vectors = np.linalg.eigh(found)
+
+        def expected(correlations: Floats) -> Floats:
+            values, vectors = np.linalg.eigh(correlations)
             ranks = ndtr(normal @ (vectors * np.sqrt(values)).T)
-            total = np.zeros_like(moments)
+            total = np.zeros_like(correlations)
             for label in range(labels):
-                columns = [
+                drawn = [
                     scores.drawn(label, ranks[label, :, place], others[label, :, place])
                     for place, scores in enumerate(self.scores)
                 ]
-                units = _units(np.stack(columns, axis=1))
+                units = _units(np.stack(drawn, axis=1))
                 total += units.T @ units
-            found = _valid(found + moments - total * (len(moments) / (labels * size)))
-        return found
+            return total * (columns / (labels * size))
+
+        return expected
 
 
 def _places(level: Levels) -> Floats:
@@ -211,6 +222,8 @@ def _factors(moments: Floats, noise: float) -> Floats:
     """
     edge = 2 * noise * math.sqrt(len(moments))
     found = np.zeros_like(moments)
+    if edge >= len(moments):  # no correlations have an eigenvalue that stands out
+        return found
     for _ in range(SWEEPS):
         filled = moments + np.diag(np.clip(np.diag(found), -LARGEST, LARGEST))
         values, vectors = np.linalg.eigh(filled)
@@ -222,9 +235,11 @@ def _factors(moments: Floats, noise: float) -> Floats:
 
 
 def _shrunk(rest: Floats, noise: float) -> Floats:
-    """The rest of the entries, as much of it as is not noise on average (James and Stein 1961)."""
+    """The rest of the entries, as much of it as is not noise on average (James and Stein 1961), or would not be were
+    they as large as ``PLAUSIBLE``."""
     entries = rest[np.triu_indices(len(rest), 1)]
-    shrunk: Floats = max(0.0, 1 - noise**2 * len(entries) / max(float(entries @ entries), 1e-300)) * rest
+    seen = 1 - noise**2 * len(entries) / max(float(entries @ entries), 1e-300)
+    shrunk: Floats = min(max(seen, 0.0), 1 / (1 + (noise / PLAUSIBLE) ** 2)) * rest
     return shrunk
 
 

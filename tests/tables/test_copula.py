@@ -219,15 +219,34 @@ def test_one_factor_is_found_in_noise_that_hides_every_correlation() -> None:
     assert np.mean(missed) < 0.15
 
 
-def test_noise_alone_tells_of_next_to_no_correlation() -> None:
+@pytest.mark.parametrize("sigma", [10.0, 100.0, 1000.0])
+def test_noise_alone_tells_of_next_to_no_correlation(sigma: float) -> None:
     features = scored(even(*(f"x{i}" for i in range(20))))
     rng = np.random.default_rng(1)
     off = np.triu_indices(20, 1)
     sizes = [
-        np.abs(features.matrix(np.rint(GRID * 10 * rng.normal(size=190)).astype(np.int64), GRID, 10.0, 400)[off]).mean()
+        np.abs(
+            features.matrix(np.rint(GRID * sigma * rng.normal(size=190)).astype(np.int64), GRID, sigma, 400)[off]
+        ).mean()
         for _ in range(5)
     ]
-    assert np.mean(sizes) < 0.1  # raw: .4
+    assert np.mean(sizes) < 0.1  # raw: .4 and more
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 10.0, 100.0])
+def test_rare_values_that_are_independent_are_not_said_to_be_correlated(sigma: float) -> None:
+    """Most records are alike, so that the sums are far from 0; noise that hides the rest tells of no correlation."""
+    n, columns = 2000, 10
+    rng = np.random.default_rng(0)
+    shares = {"groups": np.arange(2, dtype=np.int32), "weights": np.ones(2)}
+    levels = tuple(Levels(boolean(f"x{i}"), np.array([0.95, 0.05]), **shares) for i in range(columns))
+    features = scored(levels)
+    sums = summed(features, {level.column.name: (rng.random(n) < 0.05).astype(np.int32) for level in levels})
+    assert sums.mean() > 0.02 * n * GRID
+    answers = np.rint(sums + GRID * sigma * rng.normal(size=len(sums))).astype(np.int64)
+    found = features.matrix(answers, GRID, sigma, n)[np.triu_indices(columns, 1)]
+    assert abs(found.mean()) < 0.1
+    assert np.abs(found).mean() < 0.2
 
 
 def test_rearranged_records_keep_every_column_and_get_the_correlations() -> None:
