@@ -98,6 +98,26 @@ def work_of(plan: Plan, records: int, labels: int) -> Work:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """Samples that a plan still asks of one API: fresh ones, and variations, those for lookahead among them."""
+
+    fresh: int = 0
+    varied: int = 0
+
+
+def calls_of(plan: Plan, api: int, completed: int | None = None) -> Calls:
+    """What a plan asks of the API at a position once ``completed`` iterations are done; None: not even the first
+    population is made."""
+    fresh = plan.population if api == 0 and plan.start is None and completed is None else 0
+    varied, candidates = 0, plan.population
+    for number, each in enumerate(plan.rounds, start=1):
+        if each.api == api and number > (completed or 0):
+            varied += candidates * each.lookahead + each.parents * each.variations
+        candidates = each.population
+    return Calls(fresh, varied)
+
+
+@dataclass(frozen=True)
 class Pace:
     """What this machine does in a second: records embedded, multiply-adds of a search, records' Fourier features.
 
@@ -175,7 +195,8 @@ def made_up(schema: Schema, n: int, rng: np.random.Generator) -> pa.Table:
     arrays: dict[str, NDArray[Any]] = {}
     for column in schema.features:
         if isinstance(column, Numeric):
-            values = rng.uniform(column.minimum, column.maximum, n)
+            share = rng.random(n)  # of each end: their difference may be more than a float64 holds
+            values = np.clip((1 - share) * column.minimum + share * column.maximum, column.minimum, column.maximum)
             arrays[column.name] = np.floor(values) if column.integer else values
         elif isinstance(column, Categorical):
             arrays[column.name] = rng.integers(0, len(column.values), n).astype(np.int32)

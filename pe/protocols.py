@@ -15,7 +15,11 @@ from pe.journal import Journal, Usage
 
 @runtime_checkable
 class API(Protocol):
-    """Proposes synthetic samples; never sees private data (Lin et al. 2024, RANDOM_API and VARIATION_API)."""
+    """Proposes synthetic samples; never sees private data (Lin et al. 2024, RANDOM_API and VARIATION_API).
+
+    A run asks for a few samples before it spends anything, and throws them away: what is returned must follow from the
+    arguments and from how the API was made, not from earlier calls.
+    """
 
     @property
     def name(self) -> str: ...
@@ -62,12 +66,35 @@ class Metered(Protocol):
         ...
 
     def ready(self) -> None:
-        """Raise ConfigError where no call could succeed: a run asks once, before it spends anything."""
+        """Raise ConfigError or APIError where no call could succeed: a run asks once, before it spends anything.
+
+        One call may be made to find out. Its answer is judged as those of the run are, and kept in the journal.
+        """
         ...
 
     def estimate(self, fresh: int, varied: int) -> Usage:
         """What so many fresh samples and variations will come to, about; calls nobody."""
         ...
+
+
+@runtime_checkable
+class Capped(Protocol):
+    """A metered API with caps on what it may use. Not asked of an API."""
+
+    def check_caps(self, fresh: int, varied: int) -> list[str]:
+        """Compare the caps with what so many fresh samples and variations will come to, about; calls nobody.
+
+        Raises ConfigError where not even the fresh samples fit; returns a warning where the rest does not.
+        """
+        ...
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """An API made of others. Not asked of an API: a run tries each member before it spends anything."""
+
+    @property
+    def members(self) -> Sequence[API]: ...
 
 
 @runtime_checkable

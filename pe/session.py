@@ -24,6 +24,7 @@ from pe.evolution.kernel import Target, noted
 from pe.evolution.loop import Evolution, Generation, label_shares
 from pe.evolution.plan import Plan
 from pe.export import check_formats, default_formats
+from pe.preflight import check_run
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
 from pe.privacy.certificate import certify, simulated_certificate
@@ -32,7 +33,7 @@ from pe.privacy.release import Histogram, Votes
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
 from pe.private.dataset import PrivateDataset
 from pe.private.execution import ShardExecutor
-from pe.protocols import API, Embedder, Metered
+from pe.protocols import API, Embedder
 from pe.run import Run, decisive
 
 PATH_MAX = 4096
@@ -210,11 +211,21 @@ class Session:
         return made
 
     def _ready(self) -> None:
-        """Once, before anything is spent: ask the APIs that can tell whether any call could succeed."""
-        if not self._asked:
-            for api in self.blueprint.apis:
-                if isinstance(api, Metered):
-                    api.ready()
+        """Once, before anything is spent: try the APIs and the embedder on a few public samples."""
+        if self._asked:
+            return
+        public, newest = self.blueprint, self.generation
+        checked = check_run(
+            public.plan,
+            public.schema,
+            public.apis,
+            public.embedder,
+            completed=None if newest is None else newest.iteration,
+            population=None if newest is None else newest.population,
+        )
+        self.warnings += checked.warnings
+        if checked.embedder is not public.embedder:
+            self._evolution = replace(self._evolution, candidates=CandidateEmbedder(checked.embedder))
         self._asked = True
 
     def generations(self) -> Iterator[Generation]:

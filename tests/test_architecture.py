@@ -153,7 +153,10 @@ def test_private_records_are_touched_in_few_rooms_and_exact_sums_in_one() -> Non
     [
         ("pe.private.blocks", {"pe.private.dataset", "pe.private.measure", "pe.private.shards"}),
         ("pe.private.cache", {"pe.private.measure", "pe.private.scan", "pe.private.shards", "pe.private.spill"}),
-        ("pe.private.embedding", {"pe.private.embeddings", "pe.private.shards", "pe.private.vote"}),
+        (
+            "pe.private.embedding",  # the check embeds public records, by the route of private ones
+            {"pe.private.embeddings", "pe.private.shards", "pe.private.vote", "pe.embedder_check"},
+        ),
         ("pe.private.embeddings", {"pe.private.measure", "pe.private.vote"}),
         (
             "pe.private.scan",

@@ -113,17 +113,14 @@ def plan(config: Path, *, records: int | None = None, measure: bool = False, jso
 
 def _usage(blueprint: Blueprint) -> Usage | None:
     """What metered APIs estimate for the whole plan; None without any."""
+    from pe.cost import calls_of
     from pe.protocols import Metered
 
-    plan, total = blueprint.plan, None
+    total = None
     for index, api in enumerate(blueprint.apis):
         if isinstance(api, Metered):
-            fresh = plan.population if index == 0 and plan.start is None else 0
-            varied, candidates = 0, plan.population
-            for each in plan.rounds:
-                varied += (candidates * each.lookahead + each.parents * each.variations) * (each.api == index)
-                candidates = each.population
-            estimate = api.estimate(fresh, varied)
+            calls = calls_of(blueprint.plan, index)
+            estimate = api.estimate(calls.fresh, calls.varied)
             if estimate.calls:
                 total = estimate if total is None else total + estimate
     return total

@@ -281,14 +281,24 @@ def _checked(
     """
     if not isinstance(made, Population):
         raise APIError(f"{who}: expected a Population, got {type(made).__name__}.")
-    if not isinstance(made.records, pa.Table):
-        raise APIError(f"{who}: expected the records as an Arrow table, got {type(made.records).__name__}.")
-    parts = (made, made.labels, made.origin, made if made.parameters is None else made.parameters)
-    for part in parts:
-        if len(part) != n:
-            raise APIError(f"{who}: expected {n} samples, got {len(part)}.")
+    tables = {"records": made.records}
+    if made.parameters is not None:
+        tables["parameters"] = made.parameters
+    for what, table in tables.items():
+        if not isinstance(table, pa.Table):
+            raise APIError(f"{who}: expected the {what} as an Arrow table, got {type(table).__name__}.")
+    if not isinstance(made.origin, pa.Array):
+        raise APIError(f"{who}: expected the origin as an Arrow array of names, got {type(made.origin).__name__}.")
+    lengths = {"samples": len(made), "labels": np.size(made.labels), "names of their origin": len(made.origin)}
+    if made.parameters is not None:
+        lengths["rows of parameters"] = made.parameters.num_rows
+    for what, length in lengths.items():
+        if length != n:
+            raise APIError(f"{who}: expected {n} {what}, got {length}.")
     if not np.array_equal(made.labels, labels):
         raise APIError(f"{who}: samples have other labels than asked for.")
     for problem in misfits(made.records, schema):
         raise APIError(f"{who}: {problem}")
-    return replace(made, records=repair(made.records, schema, rng)) if schema.constraints else made
+    records = repair(made.records, schema, rng) if schema.constraints else made.records
+    origin = made.origin if pa.types.is_dictionary(made.origin.type) else made.origin.dictionary_encode()
+    return replace(made, records=records, labels=labels, parents=np.full(n, -1, np.int64), origin=origin)
