@@ -13,25 +13,17 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.feather
-import pyarrow.ipc
-import pyarrow.parquet
-from numpy.typing import NDArray
 
-from pe.data import jsonl
+from pe.data import arrow_files, jsonl
+from pe.data.arrow_files import ROWS
 from pe.data.parts import Part, Place
 from pe.data.schema import Schema
-from pe.data.selected import Raw, from_arrow, require
-from pe.errors import PrivateDataError
+from pe.data.selected import Raw, require
 
 LONGEST_RECORD = 2**24
 """Bytes of the longest CSV record; also how much is parsed at a time."""
-
-ROWS = 2**14
-"""Records read at a time from formats that can be asked for a number."""
 
 
 def batches(place: Place, names: Mapping[str, str], schema: Schema) -> Iterator[Raw]:
@@ -42,11 +34,11 @@ def batches(place: Place, names: Mapping[str, str], schema: Schema) -> Iterator[
         elif place.kind == "jsonl":
             yield from _jsonl(part, names, schema, place.name)
         elif place.kind == "npz":
-            yield _npz(part, names, place.name)
+            yield arrow_files.npz(part, names, place.name)
         elif place.kind == "parquet":
-            yield from _parquet(part, names, schema, place.name)
+            yield from arrow_files.parquet(part, names, schema, place.name)
         else:
-            yield from _arrow(part, names, schema, place.name)
+            yield from arrow_files.arrow(part, names, schema, place.name)
 
 
 def _csv(part: Part, delimiter: str, names: Mapping[str, str], place: str) -> Iterator[Raw]:
@@ -96,43 +88,3 @@ def _jsonl(part: Part, names: Mapping[str, str], schema: Schema, place: str) -> 
         yield dict(jsonl.raw(batch, names, columns))
         while batch := list(islice(records, ROWS)):
             yield dict(jsonl.raw(batch, names, columns))
-
-
-def _npz(part: Part, names: Mapping[str, str], place: str) -> Raw:
-    with part.open() as file, np.load(file, allow_pickle=False) as archive:
-        require(archive.files, names, place)
-        found: dict[str, NDArray[Any]] = {column: archive[name] for column, name in names.items()}
-    if len({len(values) for values in found.values()}) > 1:
-        raise PrivateDataError(f"{place}: columns differ in length. Nothing was spent.")
-    return dict(found)
-
-
-def _parquet(part: Part, names: Mapping[str, str], schema: Schema, place: str) -> Iterator[Raw]:
-    with part.open() as source, pyarrow.parquet.ParquetFile(source) as file:
-        require(file.schema_arrow.names, names, place)
-        wanted = list(dict.fromkeys(names.values()))
-        kinds = pa.schema([file.schema_arrow.field(name) for name in wanted], file.schema_arrow.metadata)
-        yield from_arrow(kinds.empty_table(), names, place, schema)
-        for batch in file.iter_batches(ROWS, columns=wanted):
-            yield from_arrow(pa.Table.from_batches([batch]).select(wanted), names, place, schema, kinds.metadata)
-
-
-def _arrow(part: Part, names: Mapping[str, str], schema: Schema, place: str) -> Iterator[Raw]:
-    """An Arrow file in any of its forms: file, stream, or the first version of Feather."""
-    with part.open() as source:
-        start = source.read(4)
-        if start == b"FEA1":
-            yield from_arrow(pyarrow.feather.read_table(part.open()), names, place, schema)
-            return
-        source.seek(0)
-        with (pa.ipc.open_file if start == b"ARRO" else pa.ipc.open_stream)(source) as reader:
-            yield from_arrow(reader.schema.empty_table(), names, place, schema)
-            for batch in _record_batches(reader):
-                yield from_arrow(pa.Table.from_batches([batch]), names, place, schema, reader.schema.metadata)
-
-
-def _record_batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    if hasattr(reader, "num_record_batches"):
-        yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-    else:
-        yield from reader

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pictures
 
+import pe.data.arrow_files
 import pe.data.formats
 import pe.private.blocks
 import pe.private.dataset
@@ -41,6 +42,7 @@ def streamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Whether data are large; blocks and batches are small either way."""
     monkeypatch.setattr(pe.private.blocks, "BLOCK", 10)
     monkeypatch.setattr(pe.data.formats, "ROWS", 7)
+    monkeypatch.setattr(pe.data.arrow_files, "ROWS", 7)
     monkeypatch.setattr(pe.private.dataset, "CHUNK", 6)
     monkeypatch.setattr(pe.private.dataset, "IN_MEMORY", 0 if request.param == "stream" else 2**30)
     return bool(request.param == "stream")
