@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pe.data.arrays import to_numpy
 from pe.data.pictures import contact_sheet
 from pe.data.population import Population
 from pe.data.schema import Image, Numeric, Schema
+from pe.data.steps import round_to_steps
 from pe.errors import RunError
 from pe.evolution.select import apportion
 from pe.export import Files, check_formats, export, records
@@ -35,6 +36,12 @@ def released(population: Population, shares: NDArray[np.float64], rows: int) -> 
     sizes = apportion(rows, shares)
     chosen = [np.flatnonzero(population.labels == label)[:size] for label, size in enumerate(sizes)]
     return population.take(np.concatenate(chosen).astype(np.int64))
+
+
+def on_steps(population: Population, schema: Schema) -> Population:
+    """The same records, every number a multiple of its column's declared step."""
+    records = round_to_steps(population.records, schema, np.random.default_rng(0))
+    return replace(population, records=records)
 
 
 def public_files(population: Population, schema: Schema, formats: Iterable[str]) -> Files:

@@ -17,7 +17,16 @@ from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.data.parts import place_of
 from pe.data.schema import Schema
-from pe.delivery import Synthetic, certified, examples, public_files, release_folder, released, replace_folder
+from pe.delivery import (
+    Synthetic,
+    certified,
+    examples,
+    on_steps,
+    public_files,
+    release_folder,
+    released,
+    replace_folder,
+)
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
 from pe.evolution.candidates import CandidateEmbedder
 from pe.evolution.kernel import Target, noted
@@ -302,7 +311,7 @@ class Session:
         public = self.blueprint
         schema, plan = public.schema, public.plan
         rows = public.rows or len(self.generation.population)
-        population = released(self.generation.population, self.generation.shares, rows)
+        population = on_steps(released(self.generation.population, self.generation.shares, rows), schema)
         files = public_files(population, schema, public.formats)
         notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
         public_facts = declared_public(schema, plan, notes, public.budget)

@@ -19,13 +19,22 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pe.data.times import DAY, instant, iso
 from pe.errors import SchemaError
+
+
+def _decimal(number: float) -> Fraction:
+    """The decimal number that a double is written as: 0.1 is one tenth."""
+    return Fraction(Decimal(repr(float(number))))
+
 
 BOOLEANS = ("false", "true")
 EPOCHS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -40,6 +49,7 @@ class Numeric:
 
     A value outside is clipped to the nearer bound; a missing or unreadable one becomes ``default`` (declared, else the
     middle of the domain), or stays missing where ``missing`` is declared. ``log``: ratios count, not differences.
+    ``step``, of a float: released values are multiples of it (``on_step``).
     """
 
     name: str
@@ -49,6 +59,7 @@ class Numeric:
     default: float | None = None
     log: bool = False
     missing: bool = False
+    step: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.minimum) and math.isfinite(self.maximum) and self.minimum <= self.maximum):
@@ -65,6 +76,33 @@ class Numeric:
             raise SchemaError(f"column '{self.name}': expected a default or missing = true, not both.")
         if self.log and self.minimum <= 0:
             raise SchemaError(f"column '{self.name}': expected min > 0 for scale 'log', got {self.minimum}.")
+        if self.step is not None:
+            self._check_step(self.step)
+
+    def _check_step(self, step: float) -> None:
+        if self.integer:
+            raise SchemaError(f"column '{self.name}': a step belongs to type float, the type is {self.kind}.")
+        if not (math.isfinite(step) and step > 0):
+            raise SchemaError(f"column '{self.name}': expected a step > 0, got {step}.")
+        for key, bound in (("min", self.minimum), ("max", self.maximum)):
+            if (_decimal(bound) / _decimal(step)).denominator != 1:
+                raise SchemaError(
+                    f"column '{self.name}': expected '{key}' to be a multiple of step {step:g}, got {bound!r}."
+                )
+            if abs(_decimal(bound) / _decimal(step)) > 2**53:
+                raise SchemaError(f"column '{self.name}': expected at most 2**53 steps of {step:g} up to '{key}'.")
+
+    def steps(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The whole number of steps nearest to each value, float64 (n,); NaN where missing."""
+        assert self.step is not None
+        numerator, denominator = _decimal(self.step).as_integer_ratio()
+        return np.rint(values * denominator / numerator)
+
+    def from_steps(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The inverse of ``steps``: doubles whose shortest decimal text has no more digits than the step."""
+        assert self.step is not None
+        numerator, denominator = _decimal(self.step).as_integer_ratio()
+        return steps * numerator / denominator  # exact but for one division, which rounds to the nearest double
 
     @property
     def kind(self) -> str:
@@ -81,12 +119,14 @@ class Numeric:
 
     def domain(self) -> str:
         """The domain in words."""
-        return f"{self.minimum:g} to {self.maximum:g}" + (", log scale" if self.log else "")
+        step = "" if self.step is None else f" in steps of {self.step:g}"
+        return f"{self.minimum:g} to {self.maximum:g}{step}" + (", log scale" if self.log else "")
 
     def to_dict(self) -> dict[str, Any]:
         number = int if self.integer else float
         entry: dict[str, Any] = {"type": self.kind, "min": number(self.minimum), "max": number(self.maximum)}
         entry |= {"scale": "log"} if self.log else {}
+        entry |= {} if self.step is None else {"step": self.step}
         return entry | _rest(None if self.default is None else number(self.default), self.missing)
 
 
@@ -139,7 +179,16 @@ class Datetime(Numeric):
                 raise SchemaError(f"column '{name}': expected an ISO date for '{key}', such as '2024-01-31'.")
         steps = {key: value // step for key, value in instants.items() if value is not None}
         low = -(-(instants["min"] or 0) // step)
-        return cls(name, low, steps["max"], True, steps.get("default"), False, missing, step, date, epoch)
+        return cls(
+            name,
+            low,
+            steps["max"],
+            default=steps.get("default"),
+            missing=missing,
+            resolution=step,
+            date=date,
+            epoch=epoch,
+        )
 
     @property
     def kind(self) -> str:
@@ -253,13 +302,15 @@ class Image:
 class Text:
     """Free text of at most ``max_length`` characters; what is longer is cut. A missing or unreadable text is empty."""
 
+    LONGEST: ClassVar[int] = 2**24
+
     name: str
     max_length: int = 20_000
     kind: ClassVar[str] = "text"
     missing: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_length <= 2**24:
+        if not 1 <= self.max_length <= self.LONGEST:
             raise SchemaError(f"column '{self.name}': expected max_length in [1, 2**24], got {self.max_length}.")
 
     def arrow(self) -> pa.DataType:
@@ -322,7 +373,7 @@ Column = Numeric | Categorical | Image | Text
 _COMMON = {"default": False, "missing": False}
 _KEYS: dict[str, dict[str, bool]] = {
     "integer": {"min": True, "max": True, "scale": False} | _COMMON,
-    "float": {"min": True, "max": True, "scale": False} | _COMMON,
+    "float": {"min": True, "max": True, "scale": False, "step": False} | _COMMON,
     "date": {"min": True, "max": True, "epoch": False} | _COMMON,
     "datetime": {"min": True, "max": True, "resolution": False, "epoch": False} | _COMMON,
     "categorical": {"values": True} | _COMMON,
@@ -414,7 +465,7 @@ def _numeric(name: str, kind: str, entry: Mapping[str, Any]) -> Numeric | Image:
     if scale not in ("linear", "log"):
         raise SchemaError(f"column '{name}': expected scale 'linear' or 'log', got {scale!r}.")
     whole, default, missing = kind == "integer", numbers.get("default"), entry.get("missing", False)
-    return Numeric(name, numbers["min"], numbers["max"], whole, default, scale == "log", missing)
+    return Numeric(name, numbers["min"], numbers["max"], whole, default, scale == "log", missing, numbers.get("step"))
 
 
 def _whole(name: str, key: str, value: object) -> int:

@@ -163,7 +163,8 @@ def check(constraints: Sequence[Constraint], columns: Mapping[str, Column], labe
         scales = {_scale(columns[name]) for name in constraint.names}
         if len(scales) > 1 or "" in scales:
             raise SchemaError(
-                f"constraint {constraint}: expected all integers, all floats, or dates of one type and resolution."
+                f"constraint {constraint}: expected all integers, all floats of one step, or dates of one type and "
+                "resolution."
             )
         if isinstance(constraint, Sum) and isinstance(columns[constraint.total], Datetime):
             raise SchemaError(f"constraint {constraint}: dates have no sum.")
@@ -208,7 +209,7 @@ def _scale(column: Column) -> str:
     """What two columns must share for their numbers to be compared; empty for what is no number."""
     if isinstance(column, Datetime):
         return f"{column.kind} {column.resolution}"
-    return column.kind if isinstance(column, Numeric) else ""
+    return f"{column.kind} {column.step}" if isinstance(column, Numeric) else ""
 
 
 def _bounds(column: Column) -> tuple[float, float]:

@@ -44,7 +44,7 @@ def read(
     """
     names = wanted(schema, columns, user)
     if isinstance(data, (str, Path)):
-        return _joined(list(stream(locate(data, format), names, schema)), str(data))
+        return joined(list(stream(locate(data, format), names, schema)), str(data))
     return in_memory(data, names, schema)
 
 
@@ -96,7 +96,7 @@ def in_memory(data: object, names: Mapping[str, str], schema: Schema) -> Raw:
     )
 
 
-def _joined(parts: Sequence[Raw], place: str) -> Raw:
+def joined(parts: Sequence[Raw], place: str) -> Raw:
     """Batches as one; raises SchemaError where files hold a column in several types."""
     if len(parts) == 1:
         return parts[0]

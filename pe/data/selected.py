@@ -44,7 +44,7 @@ def from_arrow(
     ``metadata`` is that of the table's file, where the table has none of its own.
     """
     require(table.column_names, names, place)
-    classes, raw = _class_labels(table.schema.metadata or metadata or {}), {}
+    classes, raw = class_labels(table.schema.metadata or metadata or {}), {}
     for column, name in names.items():
         values = table.column(table.column_names.index(name))
         declared = next((each for each in schema.columns if each.name == column), None)
@@ -54,7 +54,7 @@ def from_arrow(
     return raw
 
 
-def _class_labels(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+def class_labels(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Names of the class labels of each such column, from what the Hugging Face library notes in an Arrow schema."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]

@@ -57,7 +57,7 @@ EXPECTED = (
     Datetime.of("born", "1950-01-01", "2009-01-01", date=True),
     Categorical("size", ("large", "small"), missing=True),
     Categorical("one", ("same",)),
-    Categorical("label", ("a", "b")),
+    Categorical("label", ("a", "b", "unknown"), "unknown"),
 )
 
 
@@ -77,7 +77,7 @@ def test_every_type_is_drafted(tmp_path: Path, form: str) -> None:
     for column in EXPECTED:
         assert drafted.column(column.name) == column
     assert drafted.ignore == ("note", "price", "empty")
-    assert ["thousands separators" in remark for remark in remarks if "left out" in remark] == [False, True, False]
+    assert ["thousands separators" in remark for remark in remarks if "was left out" in remark] == [False, True, False]
     income, age = drafted.column("income"), drafted.column("age")
     assert isinstance(income, Numeric)
     assert isinstance(age, Numeric)

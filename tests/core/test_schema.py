@@ -40,7 +40,16 @@ def columns(draw: st.DrawFn, name: str) -> Column:
         step = draw(st.sampled_from([1, 60, 86_400]))
         if not daily:
             low, high, preset = low * 86_400 // step, high * 86_400 // step, preset and preset * 86_400 // step
-        return Datetime(name, low, high, True, preset, False, missing, step, daily, draw(st.sampled_from([None, "ms"])))
+        return Datetime(
+            name,
+            low,
+            high,
+            default=preset,
+            missing=missing,
+            resolution=step,
+            date=daily,
+            epoch=draw(st.sampled_from([None, "ms"])),
+        )
     return Numeric(name, low, high, kind == "integer", preset, kind == "log", missing)
 
 
@@ -144,7 +153,11 @@ def test_labels_are_the_values_of_the_label_column() -> None:
         ("ignore='a'\n[columns.b]\ntype='float'\nmin=0\nmax=1", "'ignore'"),
         ("label='a'\n[columns.a]\ntype='boolean'\nmissing=true\n[columns.b]\ntype='boolean'", "cannot be missing"),
         ("[columns.a]\ntype='float'\nmin=0", "column 'a'.*'max'"),
-        ("[columns.a]\ntype='float'\nmin=0\nmax=1\nstep=2", "column 'a'.*'step'"),
+        ("[columns.a]\ntype='float'\nmin=0\nmax=1\nstep=2", "column 'a'.*'max' to be a multiple of step 2"),
+        ("[columns.a]\ntype='float'\nmin=0\nmax=1\nstep=0", "column 'a'.*step > 0"),
+        ("[columns.a]\ntype='float'\nmin=0\nmax=1\nstep='x'", "column 'a'.*number for 'step'"),
+        ("[columns.a]\ntype='float'\nmin=0\nmax=1e9\nstep=1e-8", "column 'a'.*2\\*\\*53 steps"),
+        ("[columns.a]\ntype='integer'\nmin=0\nmax=1\nstep=1", "column 'a'.*unknown key 'step'"),
         ("[columns.a]\ntype='float'\nmin='0'\nmax=1", "column 'a'.*'min'"),
         ("[columns.a]\ntype='float'\nmin=true\nmax=1", "column 'a'.*'min'"),
         ("[columns.a]\ntype='float'\nmin=nan\nmax=1", "column 'a'.*finite"),
