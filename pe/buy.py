@@ -23,7 +23,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
-from pe.data.columns import Categorical, Datetime, Numeric, column_from
+from pe.data.columns import Categorical, Datetime, Numeric, column_from, values_from
 from pe.data.schema import Purchase, Schema, parsed, refused
 from pe.errors import SchemaError
 from pe.evolution.plan import noise_scales
@@ -203,6 +203,10 @@ class _Request:
                     low, high = float(edges[ends[0]]), float(edges[ends[1] + 1])
                     if column.integer:
                         low, high = max(math.floor(low), column.minimum), min(math.ceil(high), column.maximum)
+                    if column.step is not None:  # outwards: the edges of cells know no steps
+                        low = max(math.floor(low / column.step) * column.step, column.minimum)
+                        high = min(math.ceil(high / column.step) * column.step, column.maximum)
+                        low, high = column.from_steps(column.steps(np.array([low, high]))).tolist()
                     ended = Numeric(column.name, low, high, column.integer)
                     text = column.text if isinstance(column, Datetime) else None
                     bounds = ended.to_dict() if text is None else {"min": text(low), "max": text(high)}
@@ -236,18 +240,10 @@ def _widest(name: str, entry: Mapping[str, Any], folder: Path) -> dict[str, Any]
         )
     candidates = rest.pop("candidates", None)
     if candidates is None:
-        candidates = _lines(name, folder / str(entry["candidates_file"]))
+        candidates = values_from(name, folder / str(entry["candidates_file"]), "candidates_file")
     if not isinstance(candidates, list):
         raise SchemaError(f"column '{name}': expected candidates as a list.")
     return rest | {"values": candidates}
-
-
-def _lines(name: str, path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise SchemaError(f"column '{name}': the candidates_file {path} cannot be read.") from None
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 class _Cells:

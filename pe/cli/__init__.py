@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App
 
-from pe.cli import audit, budget, doctor, evaluate, export, init, plan, schedule, synthesize
+from pe.cli import audit, budget, check, doctor, evaluate, export, init, plan, schedule, synthesize
 from pe.cli.output import fail
 from pe.errors import PEError
 
@@ -27,6 +27,7 @@ app = App(
     result_action="return_value",
 )
 app.command(init.init)
+app.command(check.check)
 app.command(plan.plan)
 app.command(synthesize.synthesize)
 app.command(synthesize.resume)

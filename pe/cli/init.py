@@ -2,108 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import re
+import shlex
+import sys
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pe.cli.output import out, warn
+from pe.cli.templates import API, CONFIG, SCHEMA, TEXT_API, toml_value
 from pe.privacy.budget import Adjacency
 
-CONFIG = """\
-# One run of Private Evolution. 'pe plan {config}' shows what it will do, 'pe synthesize {config} --create' does it.
-
-[private]
-path = "{data}"            # CSV, TSV, JSONL, Parquet, Arrow, npz, or a folder of images by class; relative to this file
-# user = "patient_id"      # whose record it is, with privacy.unit = "user": protects all records of a user together
-source = "{source}"        # the ledger's name for these data: all runs on one source share its budget
-schema = "schema.toml"     # public knowledge: columns, domains, label set
-{label}
-
-[privacy]
-epsilon = 1.0
-delta = 1e-6               # well below 1 / (number of records)
-adjacency = "{adjacency}"   # add-remove: the number of records is private; replace-one: it is public
-{shares}
-
-{api}
-
-[evolution]
-# method = "{method}"      # cross-tables (no API, no rounds), herded-tables, tab-pe, image-pe, text-pe, aug-pe,
-# iterations = 10          # kernel-votes; settings of rounds, for all or one per iteration: parents, variations, keep,
-# seed = 0                 # selection, threshold, degree, lookahead, nearest, vote_weights, budget_weights
-# targets = ["column"]     # of tables: what models will be trained to predict, beside the label; numbers too
-
-[output]
-run = "runs/{source}"
-# rows = 1000              # by default 1000; of cross-tables about as many as there are private records
-# formats = ["{formats}", "parquet"]   # csv, jsonl, parquet, hf, imagefolder, npz
-"""
-
-API = """\
-[api]
-kind = "{kind}"             # tabular, text_render, nearest, or "package.module:Class"\
-"""
-
-TEXT_API = """\
-[api]                      # writes the texts, and knows nothing but what is public
-kind = "ngram"             # phrases of a public corpus, without a model or a network
-corpus = "public.jsonl"    # CSV, JSONL, Parquet ..., or .txt with a text per line; never the private data
-# corpus_text = "text"     # its column of texts, and of labels, where it has any: corpus_label = "stars"
-
-# [api]
-# kind = "transformers"    # a language model on this machine: a folder, or a name on the Hugging Face hub
-# model = "./model"
-
-# [api]
-# kind = "openai"          # any OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY
-# model = "gpt-4o-mini"
-
-# [embedder]
-# kind = "sentence"        # on this machine, always; model = "./model" names another than all-MiniLM-L6-v2
-# dtype = "bfloat16"       # about twice as fast where the processor has it\
-"""
-
-SCHEMA = """\
-# What everyone may know about the records. Values outside are clipped or replaced by the column's default.
-
-[columns.age]
-type = "integer"
-min = 0
-max = 120
-
-[columns.income]
-type = "float"
-min = 0.0
-max = 1e6
-
-[columns.region]
-type = "categorical"     # "ordinal" where the values have an order
-values = ["north", "south"]
-# default = "north"      # what a missing or undeclared value becomes
-# missing = true         # or: missing values stay missing
-
-# [columns.joined]
-# type = "date"          # or "datetime"
-# min = "2015-01-01"
-# max = "2025-12-31"
-
-# [columns.active]
-# type = "boolean"
-
-# [columns.id]
-# type = "key"           # fresh ids for the output, random ("uuid4") unless a format is named; private ones are never
-# format = "P-{:06d}"    # read, so numbered ids should begin (start = 1) where no private id can be
-
-# [[constraints]]        # what holds in every record
-# kind = "order"         # order, sum or determines
-# columns = ["low", "high"]
-
-# [columns.image]
-# type = "image"
-# height = 28
-# width = 28
-# channels = 1
-"""
+DATA = "private.csv"
 
 
 def init(
@@ -111,10 +20,12 @@ def init(
     *,
     from_public: Path | None = None,
     from_private: Path | None = None,
+    columns: str | None = None,
+    header: Path | None = None,
     label: list[str] | None = None,
     text: str | None = None,
     labels: list[str] | None = None,
-    data: str = "private.csv",
+    data: str = DATA,
     source: str | None = None,
     schema: Path | None = None,
     epsilon: float | None = None,
@@ -138,6 +49,12 @@ def init(
     from_private
         Private data from which the columns of --schema that say bounds = "buy" or values = "buy" are completed, by one
         noisy release that is charged to --source. Needs --epsilon, --delta, --adjacency, --source and --schema.
+    columns
+        Without a public sample: the columns as NAME:TYPE with what is public about each, such as
+        'age:integer:0:120,price:float:0:999.99:0.01,joined:date:2015-01-01:2025-12-31,plan:categorical:basic|pro,
+        zip:categorical:@zips.txt,note:text,id:key'. What is left out is asked for at a terminal, or left to fill in.
+    header
+        Private data from which the names of the columns are taken, and nothing else; --columns may give their types.
     label
         The column that conditions generation; repeat for several, every combination of whose values is then a label.
     text
@@ -183,6 +100,9 @@ def init(
         )
     if from_private is not None and text is not None:
         raise ConfigError("--from-private takes the text column from --schema: leave --text out. Nothing was spent.")
+    origins = {"--from-public": from_public, "--from-private": from_private, "--columns or --header": columns or header}
+    if len(given := [name for name, value in origins.items() if value is not None]) > 1:
+        raise ConfigError(f"expected {given[0]} or {given[1]}, not both. Nothing was written, nothing was spent.")
     for path in (config, target):
         if path.exists() and not force:
             raise ConfigError(f"{path} exists: name another folder, or pass --force. Nothing was written.")
@@ -193,8 +113,6 @@ def init(
         asked = {"epsilon": epsilon, "delta": delta, "adjacency": adjacency, "source": source, "schema": schema}
         if absent := [name for name, value in asked.items() if value is None]:
             raise ConfigError(f"--from-private needs --{absent[0]}. Nothing was spent.")
-        if from_public is not None:
-            raise ConfigError("expected --from-public or --from-private, not both. Nothing was spent.")
         with refusals(folder):  # before anything is paid for
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".pe-init").touch()
@@ -220,20 +138,31 @@ def init(
         own = drafted.label_columns
         if drafted.image is not None:
             api, method, formats = API.format(kind="text_render"), "image-pe", "imagefolder"
-        content = f"# Drafted from {from_public.name}, declared public.\n\n{drafted.with_label(None).to_toml()}"
+        drafted_from = f"# Drafted from {toml_value(from_public.name)}, declared public."
+        content = f"{drafted_from}\n\n{drafted.with_label(None).to_toml()}"
+    elif columns is not None or header is not None or (text is None and _at_a_terminal()):
+        from pe.cli.columns import declare
+
+        declared = declare(columns, header, own, folder, ask=_at_a_terminal())
+        if declared is not None:
+            content, notes = declared
+            remarks += notes
+            data = str(header.resolve()) if header is not None and data == DATA else data
     elif text is not None:
         from pe.synthesis import text_schema
 
-        declared = text_schema(text, own or None, labels).with_label(None)
-        content = f"# What everyone may know about the records.\n\n{declared.to_toml()}"
+        declared_text = text_schema(text, own or None, labels).with_label(None)
+        content = f"# What everyone may know about the records.\n\n{declared_text.to_toml()}"
     if text is not None:
         api, method, formats = TEXT_API, "text-pe", "jsonl"
+    name = source or _source_of(data)
     lines = CONFIG.format(
         config=config.name,
-        data=data,
-        source=source or Path(data).stem,
+        data=toml_value(data),
+        source=toml_value(name),
+        run=toml_value(f"runs/{_as_folder(name)}"),
         adjacency=adjacency or "add-remove",
-        label=f"label = {_toml(own)}"
+        label=f"label = {toml_value(own[0] if len(own) == 1 else own)}"
         if own
         else '# label = "column"       # conditions generation; categorical, or a list of such columns',
         shares='label_shares = { budget_share = 0.02 }   # or "uniform", or a list in the order of the label set'
@@ -243,18 +172,42 @@ def init(
         method=method,
         formats=formats,
     )
+    try:
+        encoded = {target: content.encode(), config: lines.encode()}
+    except UnicodeEncodeError:
+        raise ConfigError(
+            "a name is not UTF-8 text, which a configuration is written in: rename the file, or make a link to it "
+            "under another name. Nothing was written."
+        ) from None
     with refusals(config):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content.encode())
-        write_atomically(config, lines.encode())
+        for path, written in encoded.items():
+            write_atomically(path, written)
     for remark in remarks:
         warn(remark)
-    out.print(f"Wrote {config} and {target}: edit them, then 'pe plan {config}'.", highlight=False, markup=False)
+    command = shlex.quote(str(config))
+    out.print(
+        f"Wrote {config} and {target}. Next: read through {target.name} (all of it is public, and must hold for the "
+        f"private data too), then 'pe check {command}' and 'pe plan {command}'.",
+        highlight=False,
+        markup=False,
+    )
 
 
-def _toml(names: tuple[str, ...]) -> str:
-    """One name or a list of them, in TOML's spelling, which is JSON's."""
-    return json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _source_of(data: str) -> str:
+    """The ledger's name for data, from the name of their file; without what would be a pattern."""
+    name = PurePosixPath(data).name if "://" in data else Path(data).name
+    stem = re.sub(r"(?i)(\.(csv|tsv|jsonl|ndjson|parquet|pq|arrow|feather|ipc|npz|txt|gz|bz2|zst))+$", "", name)
+    return re.sub(r"[*?\[\]]", "-", stem) or "private"
+
+
+def _as_folder(name: str) -> str:
+    """A source's name as the name of one folder."""
+    return re.sub(r"[/\\\0]", "-", name)
 
 
 def _purchase(asked: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -376,8 +377,8 @@ _KEYS: dict[str, dict[str, bool]] = {
     "float": {"min": True, "max": True, "scale": False, "step": False} | _COMMON,
     "date": {"min": True, "max": True, "epoch": False} | _COMMON,
     "datetime": {"min": True, "max": True, "resolution": False, "epoch": False} | _COMMON,
-    "categorical": {"values": True} | _COMMON,
-    "ordinal": {"values": True} | _COMMON,
+    "categorical": {"values": True, "values_file": False} | _COMMON,
+    "ordinal": {"values": True, "values_file": False} | _COMMON,
     "boolean": _COMMON,
     "image": {"height": True, "width": True, "channels": False},
     "text": {"max_length": False},
@@ -386,10 +387,18 @@ _KEYS: dict[str, dict[str, bool]] = {
 """Keys of each type beside ``type``, and whether they are required."""
 
 
-def column_from(name: str, entry: object) -> Column | Key:
-    """Read one ``[columns.NAME]`` table; raises SchemaError naming the column and the key."""
+def column_from(name: str, entry: object, folder: Path = Path()) -> Column | Key:
+    """Read one ``[columns.NAME]`` table; raises SchemaError naming the column and the key.
+
+    ``folder`` is where a ``values_file`` lies: a public list of the values, one a line.
+    """
     if not isinstance(entry, Mapping):
         raise SchemaError(f"column '{name}': expected a table with a type.")
+    if "values_file" in entry and entry.get("type") in ("categorical", "ordinal"):
+        if "values" in entry:
+            raise SchemaError(f"column '{name}': expected values or a values_file, not both.")
+        rest = {key: value for key, value in entry.items() if key != "values_file"}
+        entry = rest | {"values": values_from(name, folder / str(entry["values_file"]), "values_file")}
     kind = str(entry.get("type"))
     if "buy" in (entry.get("bounds"), entry.get("values")):
         raise SchemaError(f"column '{name}' is to be bought: 'pe init --from-private' completes the schema first.")
@@ -414,6 +423,15 @@ def column_from(name: str, entry: object) -> Column | Key:
     if kind == "text":
         return Text(name, _whole(name, "max_length", entry.get("max_length", Text.max_length)))
     return _numeric(name, kind, entry)
+
+
+def values_from(name: str, path: Path, key: str) -> list[str]:
+    """The lines of a public list, trimmed, each once; raises SchemaError naming the column and the key."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise SchemaError(f"column '{name}': the {key} {path} cannot be read as UTF-8 text.") from None
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def _categorical(name: str, kind: str, entry: Mapping[str, Any]) -> Categorical:

@@ -195,7 +195,7 @@ class Schema:
         constraints, bought = content.get("constraints", []), content.get("bought", [])
         if not isinstance(constraints, list) or not isinstance(bought, list):
             raise SchemaError("expected [[constraints]] and [[bought]] tables.")
-        found = [column_from(name, entry) for name, entry in columns.items()]
+        found = [column_from(name, entry, Path(folder)) for name, entry in columns.items()]
         return cls(
             tuple(column for column in found if not isinstance(column, Key)),
             content.get("label"),
