@@ -24,8 +24,13 @@ _USER = (
 )
 
 
-def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], budget: Budget) -> list[str]:
-    """What the user declared to be public knowledge, in sentences; it stands in the certificate and on the card."""
+def declared_public(
+    schema: Schema, plan: Plan, api_notes: Sequence[str], budget: Budget, files: Sequence[str] = ()
+) -> list[str]:
+    """What the user declared to be public knowledge, in sentences; it stands in the certificate and on the card.
+
+    ``files``: what a record of the private files is and how they are written, see ``pe.data.formats.public_form``.
+    """
     notes = [
         "the schema: the names and types of its columns, the bounds of every number, the list of every category",
         "the settings of the run: iterations, population sizes, noise scales, epsilon and delta",
@@ -39,6 +44,7 @@ def declared_public(schema: Schema, plan: Plan, api_notes: Sequence[str], budget
         notes.append(f"the number of private {budget.unit}s")
     if plan.at_least is not None:
         notes.append(f"that there are at least {plan.at_least} private {budget.unit}s")
+    notes += files
     notes += [f"what was bought before, at a cost that adds to this claim's; {purchase}" for purchase in schema.bought]
     notes += [f"that {constraint} in every record" for constraint in schema.constraints]
     return notes + [f"the public data of the API: {note}" for note in api_notes]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pe.data.dialect import AUTO, CsvOptions
 from pe.data.labels import as_label
 from pe.data.parts import is_address
 from pe.errors import ConfigError, SchemaError
@@ -28,6 +29,7 @@ class PrivateConfig(_Section):
 
     ``label`` names the column, or the columns, that condition generation: by default the schema's.
     ``user`` names the column that says whose record it is; unit "user" needs it.
+    ``delimiter``, ``encoding`` and ``multiline`` are for CSV and TSV files: see ``pe.data.dialect.CsvOptions``.
     """
 
     source: Name
@@ -37,6 +39,17 @@ class PrivateConfig(_Section):
     label: str | tuple[str, ...] | None = None
     user: Name | None = None
     columns: dict[str, str] = {}
+    delimiter: str = AUTO
+    encoding: str = AUTO
+    multiline: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_csv_options(self) -> PrivateConfig:
+        self.csv_options()
+        return self
+
+    def csv_options(self) -> CsvOptions:
+        return CsvOptions(self.delimiter, self.encoding, self.multiline)
 
     @field_validator("label", mode="before")
     @classmethod

@@ -317,7 +317,16 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise RunError(f"{file.parent} is not a run directory: it has no {file.name}. Nothing was spent.") from None
 
 
-MOVABLE = ("output.run", "output.formats", "private.path", "private.format", "private.schema", "execution.*")
+MOVABLE = (
+    "output.run",
+    "output.formats",
+    "private.path",
+    "private.format",
+    "private.delimiter",
+    "private.encoding",
+    "private.schema",
+    "execution.*",
+)
 """Settings that may change between start and resume; schema and data are compared by content."""
 
 MOVABLE_API = {"base_url", "headers", "query", "key_env", "key_header", "concurrency", "timeout", "deadline", "retries"}

@@ -155,6 +155,7 @@ class Session:
                 format=config.private.format,
                 columns=config.private.columns,
                 user=config.private.user,
+                options=config.private.csv_options(),
             )
             private.executor = executor
             warnings = _bind(account, private) if isinstance(account, Account) else [WARNING]
@@ -314,7 +315,7 @@ class Session:
         population = on_steps(released(self.generation.population, self.generation.shares, rows), schema)
         files = public_files(population, schema, public.formats)
         notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
-        public_facts = declared_public(schema, plan, notes, public.budget)
+        public_facts = declared_public(schema, plan, notes, public.budget, self.private.public_form)
         completed, usage = (self.generation.iteration, plan.iterations), self.run.usage()
         if isinstance(self.account, Account):
             chain = self.account.ledger.chain(self.account.source)

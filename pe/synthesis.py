@@ -42,6 +42,9 @@ def synthesize(
     formats: list[str] | None = None,
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
+    delimiter: str = "auto",
+    encoding: str = "auto",
+    multiline: bool | None = None,
     ledger: str | Path | None = None,
     create: bool = False,
     simulate: int | None = None,
@@ -59,6 +62,7 @@ def synthesize(
                ``label`` also the public list of its values, ``labels``; of several columns {column: values}.
     rows       how many records to release; see ``pe.config.OutputConfig``.
     adjacency  "add-remove" (the number of records is private) or "replace-one" (it is public).
+    delimiter, encoding, multiline  of CSV and TSV files: see ``pe.data.dialect.CsvOptions``.
     source     name of the private source in the ledger; by default the file's name. All its runs share one budget.
     user       column that says whose record it is: the guarantee is then per user, not per record, and each user's
                votes together are scaled down to L2 norm ``user_norm``.
@@ -98,7 +102,15 @@ def synthesize(
         )
     usual = "tabular" if declared.image is None else "text_render"
     settings: dict[str, Any] = {
-        "private": {"source": name, "path": path, "label": label, "format": format},
+        "private": {
+            "source": name,
+            "path": path,
+            "label": label,
+            "format": format,
+            "delimiter": delimiter,
+            "encoding": encoding,
+            "multiline": multiline,
+        },
         "privacy": {
             "epsilon": epsilon,
             "delta": delta,

@@ -12,6 +12,7 @@ from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from pe.data.dialect import DEFAULT_OPTIONS, CsvOptions
 from pe.errors import PrivateDataError
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow"}
@@ -20,6 +21,22 @@ KINDS = (*sorted(set(FORMATS.values())), "datasets", "imagefolder")
 
 _PARTED = ("arrow", "csv", "jsonl", "parquet", "tsv")
 """Formats that may come in many files."""
+
+
+_COMPRESSED = ("csv", "jsonl", "tsv")
+"""Formats that may be compressed by gzip."""
+
+_GZIP_RATIO = 16
+"""How many times as large as a file compressed by gzip its content is taken to be; tables are often 3 to 10 times."""
+
+
+def format_of(path: str | Path) -> str:
+    """The format that a file's name says it has, "x.csv.gz" as "x.csv"; an empty text if it says none."""
+    name = PurePosixPath(str(path))
+    if name.suffix.lower() != ".gz":
+        return FORMATS.get(name.suffix.lower(), "")
+    kind = FORMATS.get(PurePosixPath(name.stem).suffix.lower(), "")
+    return kind if kind in _COMPRESSED else ""
 
 
 @dataclass(frozen=True)
@@ -32,11 +49,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Place:
-    """What a path holds: files of one format, or a folder of images."""
+    """What a path holds: files of one format, or a folder of images. The options are those of CSV and TSV files."""
 
     name: str
     kind: str
     parts: tuple[Part, ...] = ()
+    options: CsvOptions = DEFAULT_OPTIONS
 
     @property
     def size(self) -> int:
@@ -53,16 +71,18 @@ def place_of(path: str | Path) -> str:
     return str(path) if is_address(path) else str(Path(path).resolve())
 
 
-def locate(path: str | Path, format: str | None = None) -> Place:
+def locate(path: str | Path, format: str | None = None, options: CsvOptions | None = None) -> Place:
     """Find the files behind a path; ``format`` says what they are where their names do not.
 
-    Raises PrivateDataError where there is nothing, nothing but empty files, or files of several formats.
+    ``options`` are settings for CSV and TSV files. Raises PrivateDataError where there is nothing, nothing but empty
+    files, or files of several formats, ConfigError for options that the format does not have.
     """
-    name = str(path)
+    name, options = str(path), options or DEFAULT_OPTIONS
     found = _remote(name) if is_address(path) else _local(Path(path), name, format)
     if isinstance(found, Place):
+        options.require_defaults(found.kind)
         return found
-    kinds = {format or FORMATS.get(PurePosixPath(each).suffix.lower(), "") for each in found}
+    kinds = {format or format_of(each) for each in found}
     if len(kinds) > 1:
         raise PrivateDataError(f"{name} holds files of several formats: name one kind by a pattern. Nothing was spent.")
     kind = kinds.pop()
@@ -72,7 +92,9 @@ def locate(path: str | Path, format: str | None = None) -> Place:
     parts = tuple(part for part in found.values() if part.size)
     if not parts:
         raise PrivateDataError(f"{name} is empty. Nothing was spent.")
-    return Place(name, kind, parts)
+    if kind not in ("csv", "tsv"):
+        options.require_defaults(kind)
+    return Place(name, kind, parts, options)
 
 
 def _local(path: Path, name: str, format: str | None) -> dict[str, Part] | Place:
@@ -97,12 +119,17 @@ def _local(path: Path, name: str, format: str | None) -> dict[str, Part] | Place
 
 def _kind(path: Path, format: str | None) -> str:
     """A file's format where it may be a part of a folder, else an empty text; hidden files and marks are none."""
-    kind = "" if path.name[0] in "._" else FORMATS.get(path.suffix.lower(), "")
+    kind = "" if path.name[0] in "._" else format_of(path)
     return kind if kind in _PARTED and format in (None, kind) else ""
 
 
 def _part(path: Path) -> Part:
-    return Part(path.stat().st_size, lambda: path.open("rb"))
+    return Part(_size(path.name, path.stat().st_size), lambda: path.open("rb"))
+
+
+def _size(name: str, size: int) -> int:
+    """Bytes of a file, for a compressed one an estimate of what is in it."""
+    return size * _GZIP_RATIO if name.lower().endswith(".gz") else size
 
 
 def _saved(path: Path) -> bool:
@@ -145,4 +172,4 @@ def _remote(name: str) -> dict[str, Part]:
     def opener(each: str) -> Callable[[], IO[bytes]]:
         return lambda: system.open(each, "rb")
 
-    return {each: Part(int(about["size"] or 0), opener(each)) for each, about in details.items()}
+    return {each: Part(_size(each, int(about["size"] or 0)), opener(each)) for each, about in details.items()}

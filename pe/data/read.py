@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.data import imagefolder
+from pe.data.dialect import CsvOptions
 from pe.data.formats import batches
 from pe.data.parts import Place, locate
 from pe.data.schema import Schema
@@ -29,6 +30,7 @@ def read(
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
     user: str | None = None,
+    options: CsvOptions | None = None,
 ) -> Raw:
     """Read the schema's columns from a path, an Arrow table, a pandas DataFrame or a mapping of arrays.
 
@@ -38,13 +40,16 @@ def read(
              wrote) or imagefolder; by default from the suffix, for a folder from what is in it.
     columns  schema column -> its name in the data, where they differ.
     user     name in the data of the column that says whose record it is; it comes back as ``USER``.
+    options  delimiter, encoding and ``multiline`` of CSV and TSV files.
 
     Columns that the schema does not declare are not read. Raises PrivateDataError for a file that is missing, empty
     or not of its format, SchemaError for a declared column that is missing or occurs twice.
     """
     names = wanted(schema, columns, user)
     if isinstance(data, (str, Path)):
-        return joined(list(stream(locate(data, format), names, schema)), str(data))
+        return joined(list(stream(locate(data, format, options), names, schema)), str(data))
+    if options is not None:
+        options.require_defaults("in memory")
     return in_memory(data, names, schema)
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pe.data import imagefolder
 from pe.data.arrays import to_table
 from pe.data.coerce import coerce, identities
+from pe.data.dialect import CsvOptions
+from pe.data.formats import public_form
 from pe.data.labels import label_codes
 from pe.data.parts import Place, locate
 from pe.data.read import in_memory, stream, wanted
@@ -42,9 +44,22 @@ class PrivateDataset:
 
     users     whose record each is: int64 (n,), or uint64 (n, 2) as ``pe.data.coerce.identities`` gives them.
     executor  what runs the vote; decides no result.
+
+    ``public_form`` says what a record of the files is and how they are written: ``pe.data.formats.public_form``.
     """
 
-    __slots__ = ("__weakref__", "_digests", "_labels", "_owned", "_records", "_stream", "_users", "executor", "schema")
+    __slots__ = (
+        "__weakref__",
+        "_digests",
+        "_labels",
+        "_owned",
+        "_records",
+        "_stream",
+        "_users",
+        "executor",
+        "public_form",
+        "schema",
+    )
 
     def __init__(
         self, records: pa.Table, labels: NDArray[np.int32], schema: Schema, users: NDArray[Any] | None = None
@@ -57,6 +72,7 @@ class PrivateDataset:
         self._digests: list[bytes] = []
         self.schema = schema
         self.executor: ShardExecutor = Local()
+        self.public_form: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -68,10 +84,12 @@ class PrivateDataset:
         format: str | None = None,
         columns: Mapping[str, str] | None = None,
         user: str | None = None,
+        options: CsvOptions | None = None,
     ) -> PrivateDataset:
         """Read files, a folder of images, an Arrow table, a DataFrame or a mapping of arrays (see ``pe.data.read``).
 
-        user  the column that says whose record it is; every record must have an id. It is no feature.
+        user     the column that says whose record it is; every record must have an id. It is no feature.
+        options  delimiter, encoding and ``multiline`` of CSV and TSV files.
 
         The rules for missing and out-of-domain values stand in ``pe.data.coerce``. Raises PrivateDataError or
         SchemaError, whose texts name columns, files and types, never values.
@@ -80,12 +98,17 @@ class PrivateDataset:
         def load() -> PrivateDataset:
             names = wanted(schema, columns, user)
             if not isinstance(data, (str, Path)):
+                if options is not None:
+                    options.require_defaults("in memory")
                 return cls._of(list(_coerced(iter([in_memory(data, names, schema)]), schema, user)), schema)
-            place = locate(data, format)
+            place = locate(data, format, options)
             if _size(place, schema) <= IN_MEMORY:
-                return cls._of(list(_stream(place, names, schema, user)), schema)
-            source = partial(_stream, place, names, schema, user)
-            return cls._streamed(source, schema, owned=user is not None)
+                private = cls._of(list(_stream(place, names, schema, user)), schema)
+            else:
+                source = partial(_stream, place, names, schema, user)
+                private = cls._streamed(source, schema, owned=user is not None)
+            private.public_form = public_form(place, schema)
+            return private
 
         private = shielded("reading the private data", load, "Is it the declared format? Nothing was spent.")
         if adjacency == Adjacency.REPLACE_ONE and not (private._digests or len(private._labels)):

@@ -21,6 +21,7 @@ from PIL import Image as Pictures
 
 import pe.data.arrow_files
 import pe.data.formats
+import pe.data.lines
 import pe.private.blocks
 import pe.private.dataset
 from pe.data.arrays import to_table
@@ -43,6 +44,7 @@ def streamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pe.private.blocks, "BLOCK", 10)
     monkeypatch.setattr(pe.data.formats, "ROWS", 7)
     monkeypatch.setattr(pe.data.arrow_files, "ROWS", 7)
+    monkeypatch.setattr(pe.data.lines, "BLOCK_BYTES", 50)
     monkeypatch.setattr(pe.private.dataset, "CHUNK", 6)
     monkeypatch.setattr(pe.private.dataset, "IN_MEMORY", 0 if request.param == "stream" else 2**30)
     return bool(request.param == "stream")
@@ -129,7 +131,7 @@ def test_data_behind_an_address_are_read(streamed: bool) -> None:
         read("nosuchprotocol://x.csv")
 
 
-def test_malformed_lines_of_a_file_come_after_its_last_record(tmp_path: Path, streamed: bool) -> None:
+def test_malformed_lines_of_a_file_are_records_at_their_own_position(tmp_path: Path, streamed: bool) -> None:
     header = "x,n,t,y,who\n"
     (tmp_path / "1.csv").write_text(header + "1,1,one,a,u\nonly,two\n2,2,two,b,u\n1,2,3,4,5,6\n")
     (tmp_path / "2.csv").write_text(header)
@@ -137,8 +139,8 @@ def test_malformed_lines_of_a_file_come_after_its_last_record(tmp_path: Path, st
     private = read(tmp_path)
     assert private.streamed == streamed
     joined = Block.joined(list(private._blocks()))
-    assert joined.records["t"].to_pylist() == ["one", "two", "", "", "three"]
-    assert joined.records["x"].to_pylist() == [1, 2, None, None, 3]
+    assert joined.records["t"].to_pylist() == ["one", "", "two", "", "three"]
+    assert joined.records["x"].to_pylist() == [1, None, 2, None, 3]
     with pytest.raises(PrivateDataError, match="without a user id"):
         read(tmp_path, user="who")
 
