@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from pe.errors import RunError
 
@@ -23,16 +26,45 @@ def write_atomically(path: Path, content: bytes, *, once: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             if once:
-                os.link(draft, path)
+                publish_once(draft, path)
             else:
                 draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
+
+
+def publish_once(draft: Path, path: Path) -> None:
+    """Give a finished file its name, which no other file may have: raises FileExistsError.
+
+    By a hard link. Where the file system has none (exFAT, some FUSE and SMB mounts), by a look and a rename under a
+    lock: whoever comes second then finds the name taken, too.
+    """
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            os.rename(draft, path)
+
+
+NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+"""How file systems say that they have no hard links."""
+
+
+def sync_directory(path: Path) -> None:
+    """Force the names in a directory to disk, where the file system can."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(directory)
 
 
 @contextmanager

@@ -5,15 +5,16 @@ that name, and beside the ledger its noisy answers are stored, write-once:
 
     LEDGER.answers/purchase-DIGEST-1/000/histogram.npz
 
-The same command again finds them and pays nothing. A charge whose answer was lost, because the process died in between
-or the folder was taken away, stays spent; it is never replaced without being told to (``again``), and then by a further
-try under a further name, which is charged anew. The folder is private (0700), although what it holds has its noise.
+The same command again finds them and pays nothing, and finishes under its own charge what was charged and not drawn
+yet. A charge whose answer was lost, because the process died after its noise may have been drawn or the folder was
+taken away, stays spent; it is never replaced without being told to (``again``), and then by a further try under a
+further name, which is charged anew. The folder is private (0700), although what it holds has its noise.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,10 +27,10 @@ from pe.evolution.start import Releaser
 from pe.files import refusals
 from pe.privacy.accountant import Cost, add, fits
 from pe.privacy.budget import Budget
-from pe.privacy.ledger import Account, Ledger, charges, granted, spent
+from pe.privacy.ledger import Account, Entry, Ledger, charges, drawn, granted, spent, undrawn
 from pe.privacy.release import Histogram
 from pe.private.dataset import PrivateDataset
-from pe.run import read_histogram, remembering, write_histogram
+from pe.run import read_histogram, rehearse_histogram, remembering, write_histogram
 
 
 @dataclass
@@ -61,13 +62,17 @@ class Order:
     @property
     def release(self) -> Releaser:
         """Charges, counts, adds noise and stores; what is stored comes back as it is."""
-        return remembering(self, self.account)
+        return remembering(self, self.account, self.digest)
 
     def histogram(self, number: int, name: str = "histogram") -> Histogram | None:
         return read_histogram(self.path / f"{number:03d}" / f"{name}.npz")
 
     def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
         write_histogram(self.path / f"{number:03d}" / f"{name}.npz", histogram)
+
+    def rehearse(self, number: int, bins: int) -> None:
+        """Try whether an answer can be stored; raises RunError."""
+        rehearse_histogram(self.path / f"{number:03d}", bins)
 
     def settle(self, cost: Cost) -> None:
         """Find the try to go on with, and refuse what cannot be had, before private data are read.
@@ -84,7 +89,8 @@ class Order:
                 f"{self.path} holds an answer that this ledger did not charge for ({min(stranger)[:16]}): restore the "
                 "ledger, or take the folder away. Nothing was spent by this call."
             )
-        if lost := paid - stored:
+        self._refuse_unknown_draws(chain, stored)
+        if lost := paid - stored - {entry.hash for entry in undrawn(chain, self.run)}:
             if not self.again:
                 raise RunMismatchError(
                     f"this was paid for before (ledger entry {min(lost)[:16]} of source '{self.source}'), and its "
@@ -118,6 +124,14 @@ class Order:
             f"source '{other}' was charged for the same data: what both release adds up for the same people"
             for other in others
         )
+
+    def _refuse_unknown_draws(self, chain: Sequence[Entry], stored: set[str]) -> None:
+        """Raise RunMismatchError for a stored answer whose noise the ledger says was never drawn."""
+        if unknown := stored - drawn(chain, self.run):
+            raise RunMismatchError(
+                f"{self.path} holds an answer to entry {min(unknown)[:16]}, for which this ledger drew no noise: it "
+                "was rolled back. Restore its newest copy. Nothing was spent by this call."
+            )
 
     def _stored(self) -> set[str]:
         """Ledger entries of the answers that are stored."""

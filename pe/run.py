@@ -9,8 +9,32 @@
     release/                what may be handed out ("simulation/" where the noise was simulated)
     nonprivate/             evaluations on real records: never to be handed out
 
-A stored histogram is reused and never drawn again; a charge whose histogram was lost stays spent. The directory is
-private (0700) all the same: only ``release/`` is meant to leave it.
+A stored histogram is reused and never drawn again. What the next call does with an iteration in which a process died,
+or failed (``pe.privacy.release`` says why that is sound; the tests kill a run at every row):
+
+    point       | killed, or failed                     | ledger       | histogram | the next call
+    ----------- | ------------------------------------- | ------------ | --------- | -----------------------------------
+    reserve     | before the charge                     |              |           | charges
+    commit      | charged, head beside the key behind   | charge       |           | finishes it under its charge
+    count       | charged, before the count             | charge       |           | finishes it under its charge
+    counting    | the count failed                      | charge       |           | finishes it under its charge
+    counted     | counted, before the draw entry        | charge       |           | finishes it under its charge
+    draw-commit | draw entry written, its head behind   | charge, draw |           | charges anew: that draw is lost
+    drawing     | draw entry written, noise not drawn   | charge, draw |           | charges anew: that draw is lost
+    noise       | noise drawn, nothing stored           | charge, draw |           | charges anew: that draw is lost
+    draft       | histogram written, not yet named      | charge, draw |           | charges anew: that draw is lost
+    stored      | histogram stored                      | charge, draw | stored    | uses it
+    vary        | amid the API's variations             | charge, draw | stored    | uses it
+    population  | before the population is stored       | charge, draw | stored    | uses it
+
+A round is finished under its charge if the same question is asked of the same data; if it differs, as it may where
+another API made the candidates' variations (``lookahead``), that charge stays spent and the question is charged itself.
+A new charge stays within the run's own budget: the last iterations may then no longer fit. With a generation stored, or
+the release half written, the next call pays nothing for either. A histogram whose charge or draw the ledger does not
+know is refused: the ledger is another one, or was rolled back. One whose file is damaged is refused, too, and not drawn
+again.
+
+The directory is private (0700) all the same: only ``release/`` is meant to leave it.
 """
 
 from __future__ import annotations
@@ -23,6 +47,8 @@ import zipfile
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,7 +69,7 @@ from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
 from pe.protocols import Metered
 
-FORMAT = 6
+FORMAT = 7
 """Version of the directory's layout and of everything that decides how a stored iteration continues."""
 
 
@@ -135,6 +161,10 @@ class Run:
     def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
         write_histogram(self.iteration(number) / f"{name}.npz", histogram)
 
+    def rehearse(self, number: int, bins: int) -> None:
+        """Try whether a histogram of an iteration can be stored; raises RunError."""
+        rehearse_histogram(self.iteration(number), bins)
+
     @contextmanager
     def journals(self, number: int, apis: Sequence[object]) -> Iterator[None]:
         """Lend each metered API the iteration's journal of its own."""
@@ -170,9 +200,18 @@ class Memory(Protocol):
 
     def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None: ...
 
+    def rehearse(self, number: int, bins: int) -> None:
+        """Write and remove what a histogram of so many bins may take; raises RunError where it cannot be stored."""
+        ...
 
-def remembering(memory: Memory, account: Purse) -> Releaser:
-    """``release`` that returns what is stored as it is, and stores what is new before anyone uses it."""
+
+def remembering(memory: Memory, account: Purse, order: str = "") -> Releaser:
+    """``release`` that returns what is stored as it is, and stores what is new before anyone uses it.
+
+    That it can be stored is tried before the charge, and again before noise is drawn.
+
+    order  digest of all that decides the questions, where these have no digest of their own.
+    """
 
     def release_and_store(votes: Votes, sigma: Fraction, iteration: int, name: str = "histogram") -> Histogram:
         stored = memory.histogram(iteration, name)
@@ -184,8 +223,12 @@ def remembering(memory: Memory, account: Purse) -> Releaser:
                     f"{float(found[1]):g}, expected {wanted[0]} at {float(wanted[1]):g}."
                 )
             return stored
+        if order and not votes.question:
+            votes.question = sha256(f"{order} {iteration} {name} {votes.purpose}".encode()).hexdigest()
         votes.prepare()
-        histogram = release(votes, sigma, account=account, iteration=iteration)
+        rehearsal = partial(memory.rehearse, iteration, votes.bins)
+        rehearsal()
+        histogram = release(votes, sigma, account=account, iteration=iteration, before_draw=rehearsal)
         memory.store_histogram(iteration, histogram, name)
         return histogram
 
@@ -205,6 +248,25 @@ def write_histogram(path: Path, histogram: Histogram) -> None:
     with refusals(path):
         path.parent.mkdir(exist_ok=True, mode=0o700)
     write_atomically(path, buffer.getvalue(), once=True)
+
+
+def rehearse_histogram(folder: Path, bins: int) -> None:
+    """Write a file as long as a histogram of so many bins in every way that one is written, and remove it again.
+
+    Raises RunError: where the disk is full, or the folder cannot be written, what was drawn would be lost.
+    """
+    trial = folder / ".trial"
+    with refusals(trial):
+        folder.mkdir(exist_ok=True, mode=0o700)
+        try:
+            trial.unlink(missing_ok=True)
+            write_atomically(trial, bytes(8 * bins + OVERHEAD), once=True)
+        finally:
+            trial.unlink(missing_ok=True)
+
+
+OVERHEAD = 2**12
+"""Bytes of a stored histogram beside its counts, at most."""
 
 
 def read_histogram(path: Path) -> Histogram | None:

@@ -37,7 +37,7 @@ from pe.preflight import check_run
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
 from pe.privacy.certificate import certify, simulated_certificate
-from pe.privacy.ledger import Account, Ledger, canonical, charges, granted, spent
+from pe.privacy.ledger import Account, Ledger, canonical, charges, drawn, granted, spent
 from pe.privacy.release import Histogram, Votes
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
 from pe.private.dataset import PrivateDataset
@@ -290,15 +290,22 @@ class Session:
 
         Going on would end in a certificate without the charges behind it.
         """
-        paid = {STAMP}
+        paid, noisy = {STAMP}, {STAMP}
         if isinstance(self.account, Account):
-            paid = {entry.hash for entry in charges(self.account.ledger.chain(self.account.source), self.account.run)}
+            chain = self.account.ledger.chain(self.account.source)
+            paid = {entry.hash for entry in charges(chain, self.account.run)}
+            noisy = drawn(chain, self.account.run)
         for number, name in self.run.histograms():
             stored = self.run.histogram(number, name)
             if stored is not None and stored.entry not in paid:
                 raise RunMismatchError(
                     f"{self.run.path}: {name}.npz of iteration {number} was not charged to this run in this ledger: "
                     "name the ledger that the run was begun with. Nothing was spent by this call."
+                )
+            if stored is not None and stored.entry not in noisy:
+                raise RunMismatchError(
+                    f"{self.run.path}: {name}.npz of iteration {number} is stored, and this ledger drew no noise for "
+                    "it: it was rolled back. Restore its newest copy. Nothing was spent by this call."
                 )
 
     # -- the release -----------------------------------------------------------------------------------------------

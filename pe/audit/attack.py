@@ -83,6 +83,9 @@ class _RunInMemory(Run):
         if crash == "after":
             raise _Crash
 
+    def rehearse(self, number: int, bins: int) -> None:
+        """A dictionary has room."""
+
     def see(self, histogram: Histogram) -> None:
         if not any(histogram is each for each in self.seen):
             self.seen.append(histogram)
@@ -97,6 +100,9 @@ class _AccountInMemory(Account):
 
     def reserve(self, mechanism: object, **entry: object) -> str:
         return "audit"
+
+    def begin_draw(self, entry: str, attempt: str) -> None:
+        """Nothing is noted."""
 
 
 def _trial(variant: Variant, votes: Votes, sigma: Fraction, rounds: int, account: Account) -> list[Histogram]:

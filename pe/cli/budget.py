@@ -319,6 +319,8 @@ def _history(chain: list[Entry]) -> Iterator[dict[str, Any]]:
             line["schema"] = body["schema"]
             was = declared(before)
             line["what"] = f"schema {f'{was[:12]} -> ' if was else ''}{line['schema'][:12]}"
+        elif entry.kind == "draw":
+            line |= {"run": body["run"], "entry": body["entry"], "what": f"noise for {body['entry'][:12]}"}
         else:
             line |= {name: body[name] for name in ("purpose", "run", "iteration", "mechanism", "bins", "cost")}
             line["what"] = body["purpose"]

@@ -117,8 +117,8 @@ class Evolution:
         this, candidates = self.plan.rounds[iteration - 1], generation.population
         api = self.apis[this.api]
         look, choose, vary = (np.random.default_rng([self.seed, iteration, stage]) for stage in range(3))
-        vectors = self._stand_ins(candidates, this, api, look)
-        histogram = self._voted(candidates, vectors, this, iteration)
+        vectors, ahead = self._stand_ins(candidates, this, api, look)
+        histogram = self._voted(candidates, vectors, ahead, this, iteration)
         chosen = self._selected(generation, vectors, this, histogram, choose)
         parents = candidates.take(chosen)
         parts = [parents] if this.keep else []
@@ -136,19 +136,29 @@ class Evolution:
 
     def _stand_ins(
         self, candidates: Population, this: Round, api: API, rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Embeddings that stand for the candidates: their own, or the mean over ``lookahead`` variations of each."""
+    ) -> tuple[NDArray[np.float32], list[pa.Table]]:
+        """Embeddings that stand for the candidates: their own, or the mean over ``lookahead`` variations of each.
+
+        Returns these variations beside them.
+        """
         if this.lookahead == 0:
-            return self.candidates.vectors(candidates.records)
+            return self.candidates.vectors(candidates.records), []
+        tables = []
         total = np.zeros((len(candidates), self.candidates.embedder.dim), np.float32)
         for _ in range(this.lookahead):
             with self.candidates.listening(api):
                 ahead = offspring(api, candidates, this.degree, self.schema, rng)
             total += self.candidates.vectors(ahead.records)
-        return total / np.float32(this.lookahead)
+            tables.append(ahead.records)
+        return total / np.float32(this.lookahead), tables
 
     def _voted(
-        self, candidates: Population, vectors: NDArray[np.float32], this: Round, iteration: int
+        self,
+        candidates: Population,
+        vectors: NDArray[np.float32],
+        ahead: Sequence[pa.Table],
+        this: Round,
+        iteration: int,
     ) -> Histogram | None:
         """The released votes of a round that has any."""
         if this.sigma is None:
@@ -160,6 +170,7 @@ class Evolution:
             self.candidates.embedder,
             adjacency=self.budget.adjacency,
             contribution=this.contribution,
+            stand_ins=ahead,
         )
         return self.release(votes, this.sigma, iteration)
 

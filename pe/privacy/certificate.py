@@ -114,6 +114,7 @@ def _checks(certificate: Mapping[str, Any], folder: Path | None, ledger: Ledger 
 
     total = mine = tuple(Fraction(0) for _ in budget.limit)
     grant = None
+    charged: dict[str, str] = {}  # hash of each charge that was not drawn yet, and its run
     for entry in chain:
         if entry.kind == "grant":
             grant = Budget.from_dict(entry.body)
@@ -126,8 +127,12 @@ def _checks(certificate: Mapping[str, Any], folder: Path | None, ledger: Ledger 
                 raise CertificateError(f"entry {entry.number} was charged less than its noise costs.")
             total = add(total, cost)
             mine = add(mine, cost) if entry.body["run"] == run else mine
+            charged[entry.hash] = entry.body["run"]
             if grant is None or not fits(total, grant.limit):
                 raise CertificateError(f"entry {entry.number} passes the budget granted for source '{source}'.")
+        elif entry.kind == "draw":
+            if charged.pop(entry.body["entry"], None) != entry.body["run"]:
+                raise CertificateError(f"entry {entry.number} draws noise that no charge before it was for.")
         elif entry.kind != "schema":
             raise CertificateError(f"entry {entry.number} is of an unknown kind '{entry.kind}'.")
     yield "the cost of every charge, recomputed from its mechanism and sensitivity"

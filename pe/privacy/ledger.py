@@ -7,7 +7,8 @@ seen per source, so that a ledger restored from an older copy, deleted, or dupli
 disturbed.
 
 A charge is one transaction: ``BEGIN IMMEDIATE``, verify the source's chain, sum the exact rationals, compare with both
-the source's grant and the run's own budget, insert, commit with fsync. Charges are never refunded.
+the source's grant and the run's own budget, insert, commit with fsync. Charges are never refunded. Before noise is
+drawn for a charge a "draw" entry names it, at most once (``pe.privacy.release`` says why that is enough).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from pe.privacy.witness import Witness, load_key
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a source's chain. ``kind`` is "grant", "schema" or "reserve"; ``body`` holds public settings only."""
+    """One row of a source's chain: "grant", "schema", "reserve" or "draw"; ``body`` holds public settings only."""
 
     source: str
     number: int
@@ -248,6 +249,7 @@ class Ledger:
     def _append(
         self, connection: sqlite3.Connection, source: str, kind: str, body: dict[str, Any], chain: list[Entry]
     ) -> Entry:
+        self._witness.rehearse(source)
         previous, number = (chain[-1].hash if chain else ""), len(chain)
         digest = entry_hash(previous, source, number, kind, body)
         row = (source, number, kind, canonical(body), previous, digest, self._mac(digest))
@@ -316,12 +318,22 @@ class Account:
     config: str
 
     def reserve(
-        self, mechanism: Mechanism, *, purpose: str, iteration: int, attempt: str, bins: int = 0, grid: int = 1
+        self,
+        mechanism: Mechanism,
+        *,
+        purpose: str,
+        iteration: int,
+        attempt: str,
+        bins: int = 0,
+        grid: int = 1,
+        question: str = "",
     ) -> str:
         """Charge one mechanism durably and return the entry's hash; raise BudgetExceededError if it does not fit.
 
         ``attempt`` is drawn at random for every attempt at a release. After an UnconfirmedError, and before anything
         was counted, the same one may be used again: an entry that is there is returned and not charged twice.
+        ``question`` is the digest of what is asked: a charge of this run and iteration for the same question by the
+        same mechanism, for which no noise was drawn yet, is returned and not charged again, whichever attempt it was.
         """
         if not attempt:
             raise ConfigError("expected the id of an attempt, got an empty one. Nothing was spent.")
@@ -333,16 +345,20 @@ class Account:
                 f"{self.budget.adjacency}. Nothing was spent."
             )
         cost = self.budget.accountant.cost(mechanism, self.budget.delta)
+        asked = mechanism.to_dict() | {"bins": bins, "grid": grid, "question": question}
         with self.ledger._transaction() as connection:
             chain = self.ledger._require(connection, self.source)
             if paid := _paid(chain, self.run, iteration, purpose, attempt):
-                if not (mechanism.to_dict() | {"bins": bins, "grid": grid}).items() <= paid.body.items():
+                if not asked.items() <= paid.body.items():
                     raise LedgerError(
                         f"attempt {attempt} at iteration {iteration} was charged for another release (entry "
                         f"{paid.number} of source '{self.source}'): begin a new attempt. Nothing was spent by this "
                         "call."
                     )
                 return self.ledger._witnessed(paid).hash
+            asked |= {"run": self.run, "iteration": iteration, "purpose": purpose}
+            if question and (undrawn := _undrawn(chain, asked)):
+                return self.ledger._witnessed(undrawn).hash
             for limit, total, owner in (
                 (granted(chain), add(spent(chain), cost), f"source '{self.source}'"),
                 (self.budget, add(spent(chain, self.run), cost), "this run"),
@@ -362,6 +378,7 @@ class Account:
                 **mechanism.to_dict(),
                 "bins": bins,
                 "grid": grid,
+                "question": question,
                 "cost": [str(part) for part in cost],
                 "run_epsilon": self.budget.epsilon,
                 "run_delta": self.budget.delta,
@@ -369,6 +386,30 @@ class Account:
             }
             entry = self.ledger._append(connection, self.source, "reserve", body, chain)
         return self.ledger._witnessed(entry).hash
+
+    def begin_draw(self, entry: str, attempt: str) -> None:
+        """Note durably that noise may be drawn for a charge from now on; raises LedgerError if that was noted before.
+
+        After an UnconfirmedError, and before anything was drawn, the same ``attempt`` may be noted again.
+        """
+        with self.ledger._transaction() as connection:
+            chain = self.ledger._require(connection, self.source)
+            charge = next((each for each in charges(chain, self.run) if each.hash == entry), None)
+            if charge is None:
+                raise LedgerError(f"the ledger {self.ledger.path} lacks the charge {entry[:16]}: restore it.")
+            before = next((each for each in chain if each.kind == "draw" and each.body["entry"] == entry), None)
+            if before is not None:
+                if before.body["attempt"] != attempt:
+                    raise LedgerError(
+                        f"noise was drawn for entry {charge.number} of source '{self.source}' already, by another "
+                        "process or in another copy of the run directory: go on there. The charge stays spent; nothing "
+                        "was drawn by this call."
+                    )
+                self.ledger._witnessed(before)
+                return
+            body = {"run": self.run, "entry": entry, "attempt": attempt, "time": _now()}
+            draw = self.ledger._append(connection, self.source, "draw", body, chain)
+        self.ledger._witnessed(draw)
 
     def spent(self) -> Cost:
         """What this run was charged so far."""
@@ -410,6 +451,23 @@ def _paid(chain: Sequence[Entry], run: str, iteration: int, purpose: str, attemp
     """The charge of an attempt, if there is one: read from the verified chain, not from the index."""
     wanted = {"run": run, "iteration": iteration, "purpose": purpose, "attempt": attempt}.items()
     return next((entry for entry in charges(chain) if wanted <= entry.body.items()), None)
+
+
+def drawn(chain: Sequence[Entry], run: str) -> set[str]:
+    """Hashes of the charges of a run for which noise may have been drawn."""
+    return {str(entry.body["entry"]) for entry in chain if entry.kind == "draw" and entry.body["run"] == run}
+
+
+def undrawn(chain: Sequence[Entry], run: str) -> list[Entry]:
+    """The charges of a run that can be finished: for a known question, and without noise that may have been drawn."""
+    done = drawn(chain, run)
+    return [entry for entry in charges(chain, run) if entry.body.get("question") and entry.hash not in done]
+
+
+def _undrawn(chain: Sequence[Entry], asked: dict[str, Any]) -> Entry | None:
+    """The first charge for what is asked that can be finished, if there is one."""
+    wanted = asked.items()
+    return next((entry for entry in undrawn(chain, asked["run"]) if wanted <= entry.body.items()), None)
 
 
 def _sources(connection: sqlite3.Connection) -> list[str]:

@@ -31,7 +31,15 @@ class SimulatedAccount:
         self._iteration = 0
 
     def reserve(
-        self, mechanism: DiscreteGaussian, *, purpose: str, iteration: int, bins: int, grid: int, attempt: str
+        self,
+        mechanism: DiscreteGaussian,
+        *,
+        purpose: str,
+        iteration: int,
+        bins: int,
+        grid: int,
+        attempt: str,
+        question: str = "",
     ) -> str:
         total = add(self._total, self.budget.accountant.cost(mechanism, self.budget.delta))
         if not fits(total, self.budget.limit):
@@ -41,6 +49,9 @@ class SimulatedAccount:
             )
         self._total, self._iteration = total, iteration
         return STAMP
+
+    def begin_draw(self, entry: str, attempt: str) -> None:
+        """Nothing to note: this noise may be drawn again."""
 
     def noisy(self, mechanism: DiscreteGaussian, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Counts plus noise that repeats: for a given seed, iteration and scale it is always the same."""

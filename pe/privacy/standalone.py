@@ -385,7 +385,7 @@ class Verifier:
                     preset = body.get("run_epsilon", float(claim.epsilon)), body.get("run_delta", float(claim.delta))
                     if preset != (float(claim.epsilon), float(claim.delta)):
                         raise Refused(f"{where} was charged to another budget than the claimed one.")
-            elif kind != "schema" or "cost" in body or "mu_squared" in body:
+            elif kind not in ("schema", "draw") or "cost" in body or "mu_squared" in body:
                 raise Refused(f"{where} is of a kind that this program does not know: {shown(kind)}.")
             if over(total, granted.limit):
                 raise Refused(f"{where} takes the source past the {granted} that it was granted.")

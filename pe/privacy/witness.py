@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pe.errors import LedgerError
+from pe.files import publish_once
 from pe.privacy.store import holds, identity_at
 
 
@@ -41,11 +42,11 @@ def load_key(path: str | Path | None, *, create: bool) -> tuple[bytes, Path]:
                 file.flush()
                 os.fsync(file.fileno())
             try:
-                os.link(draft, place)  # never replaces a key that another process made meanwhile
+                publish_once(draft, place)  # never replaces a key that another process made meanwhile
             except FileExistsError:
                 pass
             finally:
-                draft.unlink()
+                draft.unlink(missing_ok=True)
         key = bytes.fromhex(place.read_text().strip())
     except FileNotFoundError:
         raise LedgerError(
@@ -166,6 +167,24 @@ class Witness:
                 f"{len(hashes)}. Restore the newest copy, with the -wal file beside it if there is one. Nothing was "
                 "spent."
             )
+
+    def rehearse(self, source: str) -> None:
+        """Try the writing that ``advance`` will do; raises LedgerError where it would fail.
+
+        Called before an entry is committed, so that a full or read-only disk beside the key costs no charge.
+        """
+        path = self._path(source)
+        trial = path.with_suffix(".trial")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with FileLock(path.with_suffix(".lock")):
+                _write(trial, json.dumps([2**53, "0" * 64]))
+                trial.unlink()
+        except OSError as error:
+            raise LedgerError(
+                f"{self._directory}, where the ledger's newest entries are remembered beside its key, cannot be "
+                f"written ({error.strerror}): free the disk, or make it writable. Nothing was spent by this call."
+            ) from None
 
     def advance(self, source: str, number: int, digest: str) -> None:
         """Remember a committed head. Lost in a crash, it is merely behind."""

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pe.errors import PrivateDataError
-from pe.files import refusals, write_atomically
+from pe.files import publish_once, refusals, write_atomically
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def _create(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     try:
-        os.link(draft, path)
+        publish_once(draft, path)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
 
 
 def _dead(name: str) -> bool:

@@ -32,6 +32,7 @@ from pe.private.blocks import Block
 from pe.private.cache import Cache
 from pe.private.dataset import PrivateDataset
 from pe.private.embeddings import embeddings, make_ready
+from pe.private.question import question_digest
 from pe.protocols import Embedder
 
 CHUNK = 2**15
@@ -124,6 +125,7 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
         unit=Unit.RECORD if norm is None else Unit.USER,
         grid=features.grid,
         ready=ready,
+        question=question_digest(private.schema, features, user_bound),
     )
 
 
@@ -375,6 +377,11 @@ class FourierMean:
     @property
     def bound_squared(self) -> int:
         return fourier_bound(self.features, self.amplitude)
+
+    @property
+    def question(self) -> tuple[object, ...]:
+        """All that decides a record's vector, for ``pe.private.question``."""
+        return self.embedder, self._steps, self.labels, self.amplitude
 
     def entries(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Cosines, then sines, of embeddings float32 (n, dim): int64 (n, 2 features); zero where not finite."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from pe.private.embedding import embedded
 from pe.private.embeddings import make_ready, on_disk
 from pe.private.measure import user_sum
 from pe.private.poll import Poll
+from pe.private.question import question_digest
 from pe.private.scan import counted
 from pe.private.shards import shards
 from pe.protocols import Embedder
@@ -35,15 +36,16 @@ def cast_votes(
     *,
     adjacency: Adjacency,
     contribution: Contribution = ONE_VOTE,
+    stand_ins: Sequence[pa.Table] = (),
 ) -> Votes:
     """The votes of every private record for its nearest candidates, over the candidates of all labels together.
 
     ``vectors`` are the candidates' embeddings, float32 (m, dim), from ``embed_candidates`` (with lookahead they are
-    means over variations). A record may vote only for candidates of its own label; it casts as many votes as there are
-    candidates when there are fewer than weights. A record that cannot be embedded, or whose label has no candidate,
-    casts its votes for the first candidates (of its label, if it has any). A record's votes depend on that record and
-    the candidates alone. With a user norm the votes of all records of a user are added up over all labels and scaled
-    down together, in integers.
+    means over variations, ``stand_ins``). A record may vote only for candidates of its own label; it casts as many
+    votes as there are candidates when there are fewer than weights. A record that cannot be embedded, or whose label
+    has no candidate, casts its votes for the first candidates (of its label, if it has any). A record's votes depend on
+    that record and the candidates alone. With a user norm the votes of all records of a user are added up over all
+    labels and scaled down together, in integers.
 
     Nothing is counted until ``release`` has charged and asks for it; embeddings may be stored before (``prepare``).
     """
@@ -67,7 +69,11 @@ def cast_votes(
     def ready() -> None:
         make_ready(private, embedder, users=bound is not None)
 
-    return _votes(counts, poll.bins, contribution, adjacency, "votes", ready)
+    # the samples, not their vectors: those may differ in the last bit when they are embedded in other batches
+    question = question_digest(
+        private.schema, candidates.records, candidates.labels, *stand_ins, embedder, contribution
+    )
+    return _votes(counts, poll.bins, contribution, adjacency, "votes", question, ready)
 
 
 def count_labels(private: PrivateDataset, adjacency: Adjacency, contribution: Contribution = ONE_VOTE) -> Votes:
@@ -85,7 +91,8 @@ def count_labels(private: PrivateDataset, adjacency: Adjacency, contribution: Co
 
         return user_sum(private, label_of, bins, contribution.bound_squared)
 
-    return _votes(counts, bins, contribution, adjacency, "label counts")
+    question = question_digest(private.schema, contribution)
+    return _votes(counts, bins, contribution, adjacency, "label counts", question)
 
 
 def _votes(
@@ -94,6 +101,7 @@ def _votes(
     contribution: Contribution,
     adjacency: Adjacency,
     purpose: str,
+    question: str,
     ready: Callable[[], None] | None = None,
 ) -> Votes:
     return Votes(
@@ -105,6 +113,7 @@ def _votes(
         unit=Unit.RECORD if contribution.norm is None else Unit.USER,
         grid=contribution.grid,
         ready=ready,
+        question=question,
     )
 
 

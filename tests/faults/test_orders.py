@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pe.privacy.ledger import charges
+from pe.run import read_histogram
 
 WANTED = """
 [columns.age]
@@ -69,7 +70,18 @@ def test_a_purchase_killed_after_its_answer_was_stored_is_free(people, buy) -> N
     assert stored.read_bytes() == content
 
 
-@pytest.mark.parametrize("point", ["commit", "count", "counted", "noise", "draft"])
+@pytest.mark.parametrize("point", ["commit", "count", "counted"])
+def test_a_purchase_killed_before_its_noise_was_drawn_is_finished_under_its_charge(people, buy, point) -> None:
+    assert buy("a", point=point).killed
+    assert (people.charges(), answers(people)) == ([0], [])
+    assert buy("a").code == 0
+    assert people.charges() == [0]
+    (stored,) = answers(people)
+    (charge,) = charges(people.ledger.chain("people"))
+    assert read_histogram(stored).entry == charge.hash
+
+
+@pytest.mark.parametrize("point", ["draw-commit", "drawing", "noise", "draft"])
 def test_a_purchase_killed_after_its_charge_stays_spent_and_is_never_silently_paid_again(people, buy, point) -> None:
     assert buy("a", point=point).killed
     assert people.charges() == [0]

@@ -13,9 +13,12 @@ The answer is a JSON list of {"code", "out", "err"}. A job holds
 Points where the process dies by SIGKILL, in the order in which an iteration passes them:
 
     reserve     before the charge is written
-    commit      the charge is in the ledger, the witness beside the key does not know it yet
+    commit      the charge is in the ledger, the head beside the key does not know it yet
     count       after the charge, before the votes are counted
-    counted     the votes are counted, the noise is not drawn
+    counting    the count fails with an exception
+    counted     the votes are counted, the draw entry is not written
+    draw-commit the draw entry is in the ledger, the head beside the key does not know it yet
+    drawing     the draw entry is written, no noise is drawn
     noise       after the noise was drawn, before anything is stored
     draft       the histogram's draft is written, not yet under its name
     stored      after the histogram is stored, before parents are selected
@@ -99,13 +102,13 @@ def around(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
 
 
 def plant(point: str, wanted: int) -> None:
-    now = {"iteration": -1, "variations": 0, "paid": False}
+    now = {"iteration": -1, "variations": 0, "paid": False, "drawing": False}
 
     def here(name: str) -> bool:
         return point == name and now["iteration"] == wanted
 
     def reserve(original: Any, account: Any, mechanism: Any, **about: Any) -> Any:
-        now.update(iteration=about["iteration"], paid=False)
+        now.update(iteration=about["iteration"], paid=False, drawing=False)
         if here("reserve"):
             die()
         if here("full-reserve"):
@@ -118,12 +121,21 @@ def plant(point: str, wanted: int) -> None:
         return entry
 
     def advance(original: Any, *given: Any) -> Any:
-        if here("commit"):
+        if here("draw-commit" if now["drawing"] else "commit"):
             die()
         return original(*given)
 
-    def add_noise(original: Any, *given: Any) -> Any:
+    def begin_draw(original: Any, *given: Any) -> Any:
         if here("counted"):
+            die()
+        if here("full-draw"):
+            with full_disk():
+                return original(*given)
+        now["drawing"] = True
+        return original(*given)
+
+    def add_noise(original: Any, *given: Any) -> Any:
+        if here("drawing"):
             die()
         noisy = original(*given)
         if here("noise"):
@@ -193,9 +205,12 @@ def plant(point: str, wanted: int) -> None:
     def count(original: Any, *given: Any) -> Any:
         if point == "full-reserve" and not now["paid"]:
             die()  # whatever was not charged may not be counted
+        if here("counting"):
+            raise ConnectionError("no worker")
         return original(*given)
 
     around(Account, "reserve", reserve)
+    around(Account, "begin_draw", begin_draw)
     around(Witness, "advance", advance)
     around(DiscreteGaussian, "add_noise", add_noise)
     around(os, "link", link)
@@ -207,6 +222,7 @@ def plant(point: str, wanted: int) -> None:
     around(pe.private.embedding, "embed_rows", embed_private)
     around(pe.private.vote, "embedded", read_private)
     around(pe.private.poll, "count", count)
+    around(pe.private.vote, "count", count)
 
 
 def plant_in_shards(point: str, wanted: int) -> None:

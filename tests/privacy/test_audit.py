@@ -85,7 +85,7 @@ def drawn(votes: Votes, sigma: Fraction) -> Histogram:
 
 
 def every_second_round_is_free(patch: pytest.MonkeyPatch) -> None:
-    def forgetful(votes: Votes, sigma: Fraction, *, account: Account, iteration: int) -> Histogram:
+    def forgetful(votes: Votes, sigma: Fraction, *, account: Account, iteration: int, **_: object) -> Histogram:
         if iteration % 2 == 0:
             return drawn(votes, sigma)
         return release(votes, sigma, account=account, iteration=iteration)

@@ -19,7 +19,7 @@ import pytest
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, UnknownSourceError
 from pe.privacy import Account, Adjacency, Budget, DiscreteGaussian, Ledger, Votes, release
 from pe.privacy.discrete_gaussian import sigma_for
-from pe.privacy.ledger import canonical, declared, entry_hash, granted, spent
+from pe.privacy.ledger import canonical, charges, declared, entry_hash, granted, spent
 
 ONE = Fraction(1)
 BUDGET = Budget(1.0, 1e-6, Adjacency.ADD_REMOVE)
@@ -66,6 +66,7 @@ def test_a_charge_is_recorded_with_all_that_it_paid_for(account: Account) -> Non
         "mechanism": "discrete gaussian",
         "bins": 3,
         "grid": 1,
+        "question": "",
         "sensitivity_squared": "2",
         "sigma": "81/2",
         "run_epsilon": 1.0,
@@ -440,12 +441,24 @@ def test_a_witness_that_is_behind_is_no_error(account: Account, tmp_path: Path) 
     assert witness.read_text().startswith("[2,")
 
 
-def test_a_witness_that_cannot_be_written_says_that_the_charge_stays(
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_witness_that_cannot_be_written_is_noticed_before_the_charge(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    monkeypatch.setattr("pe.privacy.witness.os.fsync", full)
+    with pytest.raises(LedgerError, match="Nothing was spent by this call"):
+        charge(account)
+    monkeypatch.undo()
+    assert charges(account.ledger.chain("source")) == []
 
+
+def test_a_witness_that_fails_all_the_same_says_that_the_charge_stays(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pe.privacy.witness.Witness.rehearse", lambda *_: None)
     monkeypatch.setattr("pe.privacy.witness.os.fsync", full)
     with pytest.raises(LedgerError, match="stays spent"):
         charge(account)
@@ -455,6 +468,7 @@ def test_a_witness_that_cannot_be_written_says_that_the_charge_stays(
 
 def test_a_release_whose_witness_failed_once_is_charged_once(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = iter([OSError(28, "No space left on device")])
+    monkeypatch.setattr("pe.privacy.witness.Witness.rehearse", lambda *_: None)
     sync = os.fsync
 
     def full_once(descriptor: int) -> None:
@@ -465,7 +479,7 @@ def test_a_release_whose_witness_failed_once_is_charged_once(account: Account, m
     monkeypatch.setattr("pe.privacy.witness.os.fsync", full_once)
     histogram = release(ZEROS, Fraction(40), account=account, iteration=1)
     assert next(failures, None) is None
-    assert [entry.hash for entry in account.ledger.chain("source")][1:] == [histogram.entry]
+    assert [entry.hash for entry in charges(account.ledger.chain("source"))] == [histogram.entry]
 
 
 class Unsure(sqlite3.Connection):
@@ -499,7 +513,7 @@ def test_a_commit_of_unknown_outcome_is_retried_and_charged_once(
     monkeypatch.setattr("pe.privacy.store.sqlite3.connect", lambda *a, **k: connect(*a, factory=Unsure, **k))
     if failures == 1:
         histogram = release(ZEROS, Fraction(40), account=account, iteration=1)
-        assert histogram.entry == account.ledger.chain("source")[-1].hash
+        assert histogram.entry == charges(account.ledger.chain("source"))[-1].hash
         assert account.spent() == (COARSE.mu_squared,)
         return
     votes = Votes(lambda: pytest.fail("private data was read"), 3, ONE, Adjacency.ADD_REMOVE)

@@ -89,9 +89,9 @@ def test_a_full_disk_at_the_reservation_stops_before_private_data(
     lines = done.stdout.split()
     assert lines[0] == "refused"
     assert set(lines) <= {"refused", "spent", "counted", "released"}
-    assert lines.count("counted") == lines.count("released")
-    charged = sum(entry.kind == "reserve" for entry in account.ledger.chain("source"))
-    assert charged == lines.count("released") + lines.count("spent")
+    kinds = [entry.kind for entry in account.ledger.chain("source")]
+    assert kinds.count("reserve") >= lines.count("counted") >= kinds.count("draw") >= lines.count("released")
+    assert lines.count("released") + lines.count("spent") >= kinds.count("reserve")
 
 
 READ_ONLY = """
@@ -138,12 +138,12 @@ print(len(Ledger(folder / "data" / "ledger.sqlite3", key=folder / "keys" / "key"
 @pytest.mark.parametrize(
     ("modes", "message", "entries"),
     [
-        (["data/ledger.sqlite3=400"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 2),
-        (["data=500"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 2),
-        (["data/ledger.sqlite3=400", "data=500"], r"the ledger .*cannot be used.*Nothing was spent", 2),
-        (["data/ledger.sqlite3=000"], r"the ledger .*cannot be used.*Nothing was spent", 2),
+        (["data/ledger.sqlite3=400"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 3),
+        (["data=500"], r"the ledger .*cannot be used \(.*\): .*make it writable.*Nothing was spent", 3),
+        (["data/ledger.sqlite3=400", "data=500"], r"the ledger .*cannot be used.*Nothing was spent", 3),
+        (["data/ledger.sqlite3=000"], r"the ledger .*cannot be used.*Nothing was spent", 3),
         (["keys/key=000"], r"key .*cannot be read \(PermissionError\)\. Nothing was spent", None),
-        (["keys/key.heads=500", "keys=500"], "", 3),
+        (["keys/key.heads=500", "keys=500"], "", 5),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -174,8 +174,8 @@ def test_a_witness_folder_that_cannot_be_written_stops_before_private_data(pytho
         )
         done = python(script, folder)
     first, message, entries = done.stdout.splitlines()
-    assert (done.stderr, first, entries) == ("", "counted", "3")
-    assert re.search(r"entry 2 of source 'source' is in the ledger.*A charge in that entry stays spent\.$", message)
+    assert (done.stderr, first, entries) == ("", "counted", "3")  # a grant, a charge and its draw, of the first
+    assert re.search(r"cannot be written \(Permission denied\).*Nothing was spent by this call\.$", message)
 
 
 # -- many processes ------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import pe.errors
 from pe.errors import BudgetExceededError, LedgerError, PEError, PrivateDataError
-from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Unit, Votes, discrete_gaussian, release
+from pe.privacy import Account, Adjacency, DiscreteGaussian, Histogram, Ledger, Unit, Votes, discrete_gaussian, release
+from pe.privacy.ledger import charges
 from pe.run import remembering
 from pe.shield import shielded
 
@@ -32,8 +33,9 @@ def test_a_histogram_is_counts_plus_noise_of_the_scale_that_was_charged(account:
     assert histogram.counts.dtype == np.int64
     assert abs(noise.mean()) < 7 * 40 / np.sqrt(len(exact))
     assert noise.std() == pytest.approx(40, rel=7 / np.sqrt(2 * len(exact)))
-    entry = account.ledger.chain("source")[-1]
+    entry, draw = account.ledger.chain("source")[-2:]
     assert (histogram.entry, histogram.sigma) == (entry.hash, SIGMA)
+    assert (draw.kind, draw.body["entry"], draw.body["run"]) == ("draw", entry.hash, "run")
     assert (entry.body["sigma"], entry.body["bins"], entry.body["iteration"]) == ("40", 50_000, 3)
     assert Fraction(entry.body["cost"][0]) == DiscreteGaussian(SIGMA, ONE).mu_squared
 
@@ -68,6 +70,9 @@ def test_what_a_count_needs_is_made_before_the_charge_and_not_for_a_stored_histo
         def store_histogram(self, number: int, histogram: Histogram, name: str = "histogram") -> None:
             stored[number] = histogram
 
+        def rehearse(self, number: int, bins: int) -> None:
+            done.append(f"room for {bins} bins")
+
     def note(what: str) -> np.ndarray:
         done.append(f"{what} after {len(account.ledger.chain('source'))} entries")
         return np.zeros(2, np.int64)
@@ -75,7 +80,8 @@ def test_what_a_count_needs_is_made_before_the_charge_and_not_for_a_stored_histo
     votes = Votes(lambda: note("counted"), 2, ONE, ADD, ready=lambda: note("ready"))
     releaser = remembering(Memory(), account)
     assert releaser(votes, SIGMA, 1) is releaser(votes, SIGMA, 1)
-    assert done == ["ready after 1 entries", "counted after 2 entries"]
+    room = "room for 2 bins"  # tried before the charge, and before noise is drawn
+    assert done == ["ready after 1 entries", room, "counted after 2 entries", room]
 
 
 def test_what_fails_before_the_charge_costs_nothing_and_says_nothing_of_the_data(
@@ -222,8 +228,102 @@ def test_on_a_finer_grid_the_same_noise_in_votes_costs_the_same(account: Account
     exact = np.full(20_000, 64 * 7, np.int64)
     votes = Votes(exact.copy, len(exact), Fraction(64**2), ADD, grid=64)
     histogram = release(votes, SIGMA, account=account, iteration=1)
-    entry = account.ledger.chain("source")[-1].body
+    entry = account.ledger.chain("source")[-2].body
     assert (entry["sigma"], entry["sensitivity_squared"], entry["grid"]) == ("2560", "4096", 64)
     assert float(account.spent()[0]) == pytest.approx(float(DiscreteGaussian(SIGMA, ONE).mu_squared), rel=1e-4)
     assert histogram.votes.mean() == pytest.approx(7, abs=7 * 40 / np.sqrt(len(exact)))
     assert histogram.votes.std() == pytest.approx(40, rel=7 / np.sqrt(2 * len(exact)))
+
+
+# -- charged, and not drawn yet ----------------------------------------------------------------------------------------
+
+
+def votes_on(question: str, count: object = None, bins: int = 2) -> Votes:
+    return Votes(count or (lambda: np.zeros(bins, np.int64)), bins, ONE, ADD, question=question)
+
+
+def interrupted(account: Account, votes: Votes, sigma: Fraction = SIGMA, iteration: int = 1) -> None:
+    """A release whose process ends after the count, before the draw."""
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        release(votes, sigma, account=account, iteration=iteration, before_draw=die)
+
+
+def test_a_release_that_was_not_drawn_is_finished_under_its_charge(account: Account) -> None:
+    interrupted(account, votes_on("q"))
+    interrupted(account, votes_on("q"))
+    (charge,) = charges(account.ledger.chain("source"))
+    assert release(votes_on("q"), SIGMA, account=account, iteration=1).entry == charge.hash
+    assert charges(account.ledger.chain("source")) == [charge]
+
+
+def test_a_release_that_was_drawn_is_never_drawn_again(account: Account) -> None:
+    first, second = (release(votes_on("q"), SIGMA, account=account, iteration=1) for _ in range(2))
+    assert first.entry != second.entry
+    with pytest.raises(LedgerError, match="noise was drawn for entry 1 of source 'source' already"):
+        account.begin_draw(first.entry, "another attempt")
+
+
+def test_a_draw_whose_noise_failed_stays_spent(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no entropy")
+
+    monkeypatch.setattr(Account, "noisy", fail)
+    with pytest.raises(OSError, match="no entropy"):
+        release(votes_on("q"), SIGMA, account=account, iteration=1)
+    monkeypatch.undo()
+    release(votes_on("q"), SIGMA, account=account, iteration=1)
+    assert len(charges(account.ledger.chain("source"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("votes", "sigma", "iteration", "run"),
+    [
+        (votes_on("other"), SIGMA, 1, "run"),
+        (votes_on(""), SIGMA, 1, "run"),
+        (votes_on("q", bins=3), SIGMA, 1, "run"),
+        (votes_on("q"), SIGMA + 1, 1, "run"),
+        (votes_on("q"), SIGMA, 2, "run"),
+        (votes_on("q"), SIGMA, 1, "another run"),
+    ],
+    ids=["question", "no question", "bins", "sigma", "iteration", "run"],
+)
+def test_a_charge_pays_for_nothing_but_what_it_was_for(
+    account: Account, votes: Votes, sigma: Fraction, iteration: int, run: str
+) -> None:
+    interrupted(account, votes_on("q"))
+    paid = account.ledger.chain("source")[-1].hash
+    other = account.ledger.account("source", run=run, budget=account.budget, config="config")
+    assert release(votes, sigma, account=other, iteration=iteration).entry != paid
+    assert len(charges(account.ledger.chain("source"))) == 2
+
+
+def test_without_a_question_a_charge_is_not_taken_up_again(account: Account) -> None:
+    interrupted(account, votes_on(""))
+    release(votes_on(""), SIGMA, account=account, iteration=1)
+    assert len(charges(account.ledger.chain("source"))) == 2
+
+
+def test_noise_is_drawn_after_its_entry_is_in_the_ledger(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    draw = DiscreteGaussian.add_noise
+
+    def watched(*given: object) -> object:
+        seen.extend(entry.kind for entry in Ledger(account.ledger.path, key=account.ledger._key_path).chain("source"))
+        return draw(*given)
+
+    monkeypatch.setattr(DiscreteGaussian, "add_noise", watched)
+    release(votes_on("q"), SIGMA, account=account, iteration=1)
+    assert seen == ["grant", "reserve", "draw"]
+
+
+def test_noise_is_drawn_for_charges_of_the_run_alone(account: Account) -> None:
+    interrupted(account, votes_on("q"))
+    paid = account.ledger.chain("source")[-1].hash
+    other = account.ledger.account("source", run="another run", budget=account.budget, config="config")
+    for purse, entry in ((other, paid), (account, "0" * 64)):
+        with pytest.raises(LedgerError, match="lacks the charge"):
+            purse.begin_draw(entry, "attempt")
