@@ -16,8 +16,9 @@ from pe.data.schema import Schema
 from pe.errors import APIError, ConfigError, PEError
 from pe.evolution.candidates import CandidateEmbedder
 from pe.evolution.kernel import Notes, Target, aim, noted, settled
+from pe.evolution.label_counts import label_shares_from
 from pe.evolution.plan import Plan, Round
-from pe.evolution.select import apportion, distinct, select, shares_from
+from pe.evolution.select import apportion, distinct, select
 from pe.evolution.start import Ask, Releaser, Start
 from pe.privacy.budget import Budget
 from pe.privacy.release import Histogram
@@ -241,9 +242,9 @@ def evolve(
 
 def label_shares(plan: Plan, schema: Schema, counts: Histogram | None) -> NDArray[np.float64]:
     """Shares of the labels: from bought counts, else as declared, else uniform; float64 (labels,), sum 1."""
-    if counts is not None and plan.shares is None:
-        return shares_from(counts.counts)
     labels = len(schema.labels)
+    if counts is not None and plan.shares is None:
+        return label_shares_from(counts, labels)
     if plan.shares is None:
         return np.full(labels, 1 / labels)
     if len(plan.shares) != labels:

@@ -95,10 +95,3 @@ def apportion(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
     order = np.argsort(sizes - exact, kind="stable")
     sizes[order[: total - int(sizes.sum())]] += 1
     return sizes
-
-
-def shares_from(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Label shares from released noisy label counts; uniform when none is positive."""
-    positive = np.maximum(counts, 0).astype(np.float64)
-    total = positive.sum()
-    return positive / total if total > 0 else np.full(len(counts), 1 / len(counts))

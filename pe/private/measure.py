@@ -222,21 +222,38 @@ def _chunks(groups: NDArray[np.int64], rows: int) -> Iterator[NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Records:
-    """How many records each label has; without a label, how many there are. ``grid`` steps per record."""
+    """How many records each label has; without a label, how many there are. ``grid`` steps per record.
 
-    bins: int
+    with_total  the last bin counts all records, ``total_steps`` steps each. A record's squared norm is then
+                grid**2 + total_steps**2, whatever its label.
+    """
+
+    labels: int
     grid: int = 1
+    with_total: bool = False
 
     name = "label counts"
     signed = False
 
     @property
+    def bins(self) -> int:
+        return self.labels + self.with_total
+
+    @property
+    def total_steps(self) -> int:
+        return max(1, self.grid // 2)
+
+    @property
     def bound_squared(self) -> int:
-        return self.grid**2
+        return self.grid**2 + (self.total_steps**2 if self.with_total else 0)
 
     def vectors(self, table: pa.Table, labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        found = labels[:, None].astype(np.int64)
-        return found, np.full_like(found, self.grid)
+        bins = labels[:, None].astype(np.int64)
+        values = np.full_like(bins, self.grid)
+        if self.with_total:
+            bins = np.concatenate([bins, np.full_like(bins, self.labels)], axis=1)
+            values = np.concatenate([values, np.full_like(values, self.total_steps)], axis=1)
+        return bins, values
 
 
 @dataclass(frozen=True)

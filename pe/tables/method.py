@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pe.data.arrays import to_table
 from pe.data.population import Population
 from pe.data.schema import Schema
-from pe.evolution.select import apportion, shares_from
+from pe.evolution.label_counts import estimate_label_counts, label_query
+from pe.evolution.select import apportion
 from pe.evolution.start import LABELS, Ask
-from pe.private.measure import Records
 from pe.tables.copula import Correlations, Scores, ranked, rearranged
 from pe.tables.fit import fit
 from pe.tables.levels import Levels, grid, merge
@@ -43,9 +43,11 @@ class CrossTables:
         self, ask: Ask, schema: Schema, n: int | None, shares: NDArray[np.float64] | None, rng: np.random.Generator
     ) -> tuple[Population, NDArray[np.float64]]:
         labels, mu, columns = len(schema.labels), ask.resolution, schema.features
-        counted = ask(Records(labels, ask.finer), LABEL_SHARE, LABELS)
-        records = np.maximum(counted.votes, float(counted.sigma))
-        total = float(records.sum())
+        counted = ask(label_query(labels, ask.finer), LABEL_SHARE, LABELS)
+        estimate = estimate_label_counts(counted, labels)
+        total = float(estimate.sum())
+        # The density needs some records of every label: as many as noise may hide, together a tenth of all at most.
+        records = np.maximum(estimate, min(float(counted.sigma), total / (10 * labels)))
         targets = [place for place, column in enumerate(columns) if column.name in self.targets]
         plan = settings(
             total, len(columns), labels, mu, with_ranks=sum(ranked(column) for column in columns), targets=bool(targets)
@@ -64,7 +66,7 @@ class CrossTables:
             answer = ask(Counts(tables, tuple(levels), "cross-tables", ask.finer), share, "tables")
             answers, sigma = answer.votes, float(answer.sigma)
         density = fit(tables, levels, answers, sigma, records, rng, particles=plan.particles, rounds=plan.rounds)
-        found = shares_from(counted.counts) if shares is None else shares
+        found = estimate / total if shares is None else shares
         sizes = apportion(round(total) if n is None else n, found)
         made = density.sample(sizes, rng, sharpness=plan.sharpness, slopes=plan.slopes, weighted=plan.weighted)
         owners = np.repeat(np.arange(labels), sizes)

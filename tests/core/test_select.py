@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pe.errors import ConfigError
-from pe.evolution.select import apportion, distinct, select, shares_from
+from pe.evolution.select import apportion, distinct, select
 
 LABELS = np.array([0, 1, 0, 1, 0], np.int32)
 OWN = {0: [0, 2, 4], 1: [1, 3]}
@@ -85,16 +85,6 @@ def test_apportioning_adds_up_and_is_off_by_less_than_one(total: int, shares: li
 def test_apportioning_gives_the_rest_to_the_largest_remainders_then_the_first() -> None:
     assert apportion(10, np.array([0.55, 0.25, 0.2])).tolist() == [6, 2, 2]
     assert apportion(10, np.ones(4)).tolist() == [3, 3, 2, 2]
-
-
-@given(st.lists(st.integers(-100, 100), min_size=1, max_size=6))
-def test_shares_from_noisy_counts_are_a_distribution(counts: list[int]) -> None:
-    shares = shares_from(np.array(counts, np.int64))
-    assert shares.sum() == pytest.approx(1)
-    if max(counts) > 0:
-        assert [share > 0 for share in shares] == [count > 0 for count in counts]
-    else:
-        assert set(shares.tolist()) == {1 / len(counts)}
 
 
 # -- near-duplicates -------------------------------------------------------------------------------------------------
