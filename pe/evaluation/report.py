@@ -80,11 +80,13 @@ def _compared(found: Evaluation) -> Iterator[str]:
             figures.closest(close.to_train, close.to_holdout, close.between), "distances to closest records"
         )
         yield (
-            f"<p><b>{close.share:.1%}</b> of {close.rows['synthetic']:,} synthetic records (95 % interval {low:.1%} to "
+            f"<p><b>{escape(close.verdict)}</b> {close.copies:.2%} of the synthetic records equal one of all training "
+            f"records. Of as many training as holdout records, {close.duplicates['train']:.2%} equal a training "
+            f"record, {close.duplicates['holdout']:.2%} a holdout record. "
+            f"{close.share:.1%} of {close.rows['synthetic']:,} synthetic records (95 % interval {low:.1%} to "
             f"{high:.1%}) lie nearer to one of {close.rows['train']:,} training records than to any of as many holdout "
-            f"records; 50 % is what no memorisation shows. {close.duplicates['train']:.2%} of the synthetic records "
-            f"equal a training record, {close.duplicates['holdout']:.2%} a holdout record. No such figure proves "
-            "privacy: only the certificate's claim does.</p>"
+            f"records; 50 % is what no memorisation shows. No such figure proves privacy: only the certificate's claim "
+            "does.</p>"
         )
 
 
@@ -117,6 +119,9 @@ def headline(found: Evaluation) -> list[tuple[str, str, str, str]]:
         lines.append(("nearer to train", shown, "0.5", "share of records nearer to train than to the holdout"))
         train, holdout = (f"{found.closeness.duplicates[role]:.2%}" for role in ("train", "holdout"))
         lines.append(("exact duplicates", train, f"{holdout} (holdout)", "share of records equal to a training record"))
+        verdict = "suspected" if found.closeness.suspected else "not suspected"
+        tests = "; ".join(found.closeness.reasons) or "two tests, of equal and of closest records"
+        lines.append(("copying", verdict, "not suspected", tests))
     return lines
 
 

@@ -140,8 +140,9 @@ class _Work:
             self.notes.append("no two-sample test: it needs two synthetic and two test records")
         close = None
         if "train" in small:
-            other = small.get("holdout", small["test"])
-            close = closeness(self.given["synthetic"], small["train"], other, self.fields, self.limit, self.seed)
+            given = self.given
+            other = given.get("holdout", given["test"])
+            close = closeness(given["synthetic"], given["train"], other, self.fields, self.limit, self.seed)
         else:
             self.notes.append("no distances to training records, upper bounds or baselines: no training records")
         return two, close, [self._utility(self.tables.field(target), small) for target in self.tables.targets]
