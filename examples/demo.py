@@ -80,7 +80,7 @@ def main() -> None:
     console.print(table)
     console.print("* on real records never seen, of a logistic regression fitted to the synthetic or the real ones")
     release = HOME / "digits" / "release"
-    console.print(f"contact sheet: {release / 'contact_sheet.png'}")
+    console.print(f"contact sheet: {release / 'contact_sheet.html'}")
     console.print(f"the claim in words: {release / 'CARD.md'}")
     console.print(f"check it: .venv/bin/pe budget verify {release / 'certificate.json'} --offline")
 

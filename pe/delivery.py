@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
-from pe.data.pictures import contact_sheet
+from pe.data.pictures import contact_page
 from pe.data.population import Population
 from pe.data.schema import Image, Numeric, Schema
 from pe.data.steps import round_to_steps
@@ -31,11 +31,20 @@ from pe.privacy.simulation import STAMP
 SIMULATED_CERTIFICATE = f"{STAMP}-certificate.json"
 
 
-def released(population: Population, shares: NDArray[np.float64], rows: int) -> Population:
-    """The records to hand out: per label the first of the population (kept parents stand before their variations)."""
+_ROW_ORDER = 0x524F5753
+"""Keeps the order of rows apart from all else that a run draws from its seed."""
+
+
+def released(population: Population, shares: NDArray[np.float64], rows: int, seed: int) -> Population:
+    """The records to hand out: per label the first of the population (kept parents stand before their variations).
+
+    Shuffled by the run's public seed, so that whoever takes the first rows gets all labels, and the same rows every
+    time: the order follows from how many records there are and says nothing about them.
+    """
     sizes = apportion(rows, shares)
     chosen = [np.flatnonzero(population.labels == label)[:size] for label, size in enumerate(sizes)]
-    return population.take(np.concatenate(chosen).astype(np.int64))
+    order = np.random.default_rng([seed, _ROW_ORDER]).permutation(np.concatenate(chosen).astype(np.int64))
+    return population.take(order)
 
 
 def on_steps(population: Population, schema: Schema) -> Population:
@@ -48,7 +57,8 @@ def public_files(population: Population, schema: Schema, formats: Iterable[str])
     """Data files, schema, and a contact sheet for images."""
     files = export(population, schema, formats) | {"schema.toml": schema.to_toml().encode()}
     if schema.image is not None:
-        files["contact_sheet.png"] = contact_sheet(to_numpy(population.records, schema.image), population.labels)
+        pixels = to_numpy(population.records, schema.image)
+        files["contact_sheet.html"] = contact_page(pixels, population.labels, schema.labels).encode()
     return files
 
 
@@ -134,7 +144,7 @@ class Synthetic:
         return len(self.population)
 
     def to_arrow(self) -> pa.Table:
-        """Arrow table of all declared columns; categories are dictionaries."""
+        """Arrow table of all declared columns; categories are dictionaries, ordered where the column is an ordinal."""
         return records(self.population, self.schema)
 
     def to_pandas(self) -> Any:

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
+import tomli_w
 
 from pe.data.arrays import to_arrow, to_numpy
+from pe.data.label_folders import folder_names
 from pe.data.labels import label_arrays
 from pe.data.pictures import png
 from pe.data.population import Population
@@ -63,7 +65,7 @@ def records(population: Population, schema: Schema) -> pa.Table:
     """Keys, then all declared columns in declared order, those of the label among them, without lineage.
 
     Booleans are truth values, dates date32, instants timestamps to the second (UTC, without a zone), categories
-    dictionaries.
+    dictionaries, ordered where the column is an ordinal.
     """
     columns, names = [], []
     rng = np.random.default_rng(_seed(population, schema)) if schema.keys else None
@@ -102,6 +104,8 @@ def _natural(values: Any, column: Column) -> Any:
         return pc.multiply(values, column.resolution).cast(pa.timestamp("s"))
     if column.kind == "boolean":
         return pc.equal(values.cast(pa.string()), "true")
+    if isinstance(column, Categorical) and column.ordered:
+        return values.cast(pa.dictionary(pa.int32(), pa.string(), ordered=True))
     return values
 
 
@@ -123,9 +127,34 @@ def _texts(population: Population, schema: Schema) -> pa.Table:
     return table
 
 
+_FORMULA = "^[=+\\-@\\t\\r\\n＝＋－＠]"
+_NUMBER = "^[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?$"
+_APOSTROPHE = "'"
+
+
+def formula_cells(column: pa.ChunkedArray) -> Any:
+    """Which texts a spreadsheet would run as a formula, bool (n,): those that begin like one and are no number."""
+    begins = pc.match_substring_regex(column, _FORMULA)
+    return pc.and_not(begins, pc.match_substring_regex(column, _NUMBER))
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    """Texts that a spreadsheet would run stand behind an apostrophe, which says that they are text.
+
+    Numbers, dates and truth values are no text, and names of columns are looked up as they are.
+    """
+    for place, name in enumerate(table.column_names):
+        column = table[place]
+        if pa.types.is_string(column.type):
+            harmless = pc.binary_join_element_wise(_APOSTROPHE, column, "")
+            table = table.set_column(place, name, pc.if_else(formula_cells(column), harmless, column))
+    return table
+
+
 def _csv(population: Population, schema: Schema) -> Files:
+    """RFC 4180 but for the line ends (LF): UTF-8 without a byte-order mark, a missing value is an empty cell."""
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(_texts(population, schema), buffer)
+    pyarrow.csv.write_csv(_without_formulas(_texts(population, schema)), buffer)
     return {"synthetic.csv": buffer.getvalue()}
 
 
@@ -162,16 +191,26 @@ def _npz(population: Population, schema: Schema) -> Files:
 
 
 def _imagefolder(population: Population, schema: Schema) -> Files:
-    """``images/LABEL/000001.png``: what torchvision, Keras and Hugging Face read as an image folder."""
+    """``images/LABEL/000001.png``: what torchvision, Keras and Hugging Face read as an image folder.
+
+    ``images/labels.toml`` says which label each folder holds, in the order of the schema.
+    """
     files: Files = {}
+    folders = folder_names(schema.labels)
     for index, content in enumerate(_pngs(population, schema)):
-        label = _safe(schema.labels[population.labels[index]]) + "/" if schema.label is not None else ""
-        files[f"images/{label}{index:06d}.png"] = content
+        folder = folders[population.labels[index]] + "/" if schema.label is not None else ""
+        files[f"images/{folder}{index:06d}.png"] = content
+    if schema.label is not None:
+        files["images/labels.toml"] = tomli_w.dumps(dict(zip(folders, schema.labels, strict=True))).encode()
     return files
 
 
 def _hf(population: Population, schema: Schema) -> Files:
-    """A folder for ``datasets.load_dataset``: Parquet with typed features (ClassLabel, Image) and a card."""
+    """A folder for ``datasets.load_dataset``: Parquet with typed features (ClassLabel, Image) and a card.
+
+    The card has no ``configs``: with them the library's cache goes by the card alone, and loads the records of another
+    release, or those that a folder held before, without a word.
+    """
     columns: list[Any] = []
     features: dict[str, Any] = {}
     table, label = _plain(population, schema), label_arrays(population.labels, schema)
@@ -193,7 +232,7 @@ def _hf(population: Population, schema: Schema) -> Files:
     out = pa.table(columns, names=[column.name for column in (*schema.keys, *schema.columns)])
     metadata = json.dumps({"info": {"features": features}})
     content = _parquet_bytes(out.replace_schema_metadata({"huggingface": metadata}))
-    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
+    card = "---\ntags:\n- synthetic\n- differential-privacy\n---\n"
     return {
         "hf/data/train-00000-of-00001.parquet": content,
         "hf/README.md": (card + "\nDifferentially private synthetic data; the claim stands in CARD.md.\n").encode(),
@@ -208,12 +247,6 @@ def _value(kind: pa.DataType) -> dict[str, str]:
 def _pngs(population: Population, schema: Schema) -> list[bytes]:
     assert schema.image is not None
     return [png(pixels) for pixels in to_numpy(population.records, schema.image)]
-
-
-def _safe(name: str) -> str:
-    """A label as a folder name."""
-    kept = "".join(c if c.isalnum() or c in "-_ " else "_" for c in name).strip()
-    return kept or "_"
 
 
 _WRITERS: dict[str, Callable[[Population, Schema], Files]] = {

@@ -319,7 +319,8 @@ class Session:
         public = self.blueprint
         schema, plan = public.schema, public.plan
         rows = public.rows or len(self.generation.population)
-        population = on_steps(released(self.generation.population, self.generation.shares, rows), schema)
+        seed = public.config.evolution.seed
+        population = on_steps(released(self.generation.population, self.generation.shares, rows, seed), schema)
         files = public_files(population, schema, public.formats)
         notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
         public_facts = declared_public(schema, plan, notes, public.budget, self.private.public_form)

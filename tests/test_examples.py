@@ -42,7 +42,7 @@ def test_the_demo_ends_with_two_claims_and_a_contact_sheet(tmp_path: Path) -> No
     assert len(made) == 4
     assert made[0] > 70  # of two classes
     assert made[1] > 50  # of ten
-    for name in ("contact_sheet.png", "CARD.md", "certificate.json"):
+    for name in ("contact_sheet.html", "CARD.md", "certificate.json"):
         assert (tmp_path / "runs" / "demo" / "digits" / "release" / name).exists()
     example("demo.py", tmp_path)  # and once more, over its own remains
 

@@ -1,4 +1,7 @@
-"""A folder of images to raw columns: ``FOLDER/LABEL/*.png``, or ``FOLDER/*.png`` where the schema has no label."""
+"""A folder of images to raw columns: ``FOLDER/LABEL/*.png``, or ``FOLDER/*.png`` where the schema has no label.
+
+A label may stand there as the name that a release gives its folder (``pe.data.label_folders``), too.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pe.data.label_folders import folder_names
 from pe.data.schema import Schema
 from pe.data.selected import Raw
 from pe.errors import PrivateDataError, SchemaError
@@ -67,8 +71,17 @@ def _decoded(files: list[Path], schema: Schema) -> Raw:
                 row[:] = 0
     raw: Raw = {image.name: pixels}
     if schema.label is not None:
-        raw[schema.label_name] = pa.chunked_array([pa.array([file.parent.name for file in files], pa.string())])
+        label_of = _labels_by_folder(schema)
+        labels = [label_of.get(file.parent.name, file.parent.name) for file in files]
+        raw[schema.label_name] = pa.chunked_array([pa.array(labels, pa.string())])
     return raw
+
+
+def _labels_by_folder(schema: Schema) -> dict[str, str]:
+    """The label of each folder that a release may hold, or that has a label's own name."""
+    return dict(zip(folder_names(schema.labels), schema.labels, strict=True)) | {
+        label: label for label in schema.labels
+    }
 
 
 @contextmanager
@@ -88,4 +101,4 @@ def _silence() -> Iterator[None]:
 def _laid_out(path: Path, schema: Schema) -> bool:
     """Whether the folders, pictures aside, look as expected: one for some label, or none where there are no labels."""
     folders = {place.name for place in path.iterdir() if place.is_dir()}
-    return not folders if schema.label is None else bool(folders & set(schema.labels))
+    return not folders if schema.label is None else bool(folders & set(_labels_by_folder(schema)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
+from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -37,3 +40,22 @@ def contact_sheet(pixels: NDArray[np.uint8], labels: NDArray[Any], columns: int 
         line += math.ceil(len(block) / columns)
     zoom = max(1, 640 // sheet.shape[1])
     return png(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+def contact_page(pixels: NDArray[np.uint8], labels: NDArray[Any], names: Sequence[str]) -> str:
+    """HTML page with a contact sheet of each label that has pictures, under its name.
+
+    A page, not a picture: a picture beside a folder of pictures is loaded as one of them.
+    """
+    kinds = np.unique(labels)
+    lines = max(1, 10 // max(len(kinds), 1))
+    blocks = []
+    for kind in kinds:
+        own = labels == kind
+        sheet = base64.b64encode(contact_sheet(pixels[own], labels[own], rows=lines)).decode()
+        title = f"<h2>{escape(names[kind])}</h2>\n" if names[kind] else ""
+        blocks.append(f'{title}<p><img alt="" src="data:image/png;base64,{sheet}"></p>\n')
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Contact sheet</title></head><body>\n'
+        f"<h1>The first of {len(labels):,} synthetic pictures</h1>\n{''.join(blocks)}</body></html>\n"
+    )

@@ -107,7 +107,7 @@ def test_image_runs_from_the_command_line(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit) as exit_:
         main(["synthesize", str(config), "--create", "--json"])
     assert exit_.value.code == 0
-    assert any(name.endswith("contact_sheet.png") for name in json.loads(capsys.readouterr().out)["files"])
+    assert any(name.endswith("contact_sheet.html") for name in json.loads(capsys.readouterr().out)["files"])
 
 
 class Faulty(TabularAPI):
