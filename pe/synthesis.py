@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from pe.config import Config
+from pe.check import Check
+from pe.check import check as check_data
+from pe.config import Config, PrivateConfig
 from pe.data.labels import label_names
 from pe.data.parts import place_of
 from pe.data.schema import Categorical, Schema, Text
@@ -47,6 +50,7 @@ def synthesize(
     multiline: bool | None = None,
     ledger: str | Path | None = None,
     create: bool = False,
+    check: bool = False,
     simulate: int | None = None,
     at_least: int | None = None,
     execution: Mapping[str, Any] | None = None,
@@ -67,6 +71,8 @@ def synthesize(
     user       column that says whose record it is: the guarantee is then per user, not per record, and each user's
                votes together are scaled down to L2 norm ``user_norm``.
     create     grant the source exactly this budget if the ledger does not know it yet.
+    check      before the first charge, show on standard error which private values do not fit the schema, and why. What
+               is shown is not private, is kept nowhere and changes no result (``pe.check``).
     simulate   a seed: simulate the run with noise that repeats, for data that are not private. No ledger is opened,
                nothing is certified, and every file says so.
     at_least   how many private records there are known to be, publicly: a very small budget is refused without.
@@ -133,7 +139,13 @@ def synthesize(
     if embedder is not None:
         settings["embedder"] = embedder if isinstance(embedder, str) else dict(embedder)
     blueprint = Blueprint.of(Config.of(settings), declared)
-    return complete(blueprint, data, ledger=ledger, create=create, progress=progress)
+
+    def show_check() -> None:
+        for line in check_private(blueprint.config.private, blueprint.schema, data).lines():
+            print(line, file=sys.stderr)
+
+    before_charge = show_check if check else None
+    return complete(blueprint, data, ledger=ledger, create=create, progress=progress, before_charge=before_charge)
 
 
 def complete(
@@ -143,15 +155,26 @@ def complete(
     ledger: str | Path | None = None,
     create: bool = False,
     progress: Progress | None = None,
+    before_charge: Callable[[], None] | None = None,
 ) -> Synthetic:
-    """Open the run, go on to its end, and write the release."""
+    """Open the run, go on to its end, and write the release.
+
+    ``before_charge`` is called once the data are read and the account is open, unless a stored run goes on.
+    """
     with Session.open(blueprint, data, ledger=ledger, create=create) as session:
+        if before_charge is not None and session.generation is None:
+            before_charge()
         if progress:
             progress(session)
         for _ in session.generations():
             if progress:
                 progress(session)
         return session.finish()
+
+
+def check_private(private: PrivateConfig, schema: Schema, data: object) -> Check:
+    """What of the private data does not fit the schema: not private, for the holder of the data alone."""
+    return check_data(data, schema, format=private.format, columns=private.columns, user=private.user)
 
 
 def blueprint_of(config: Config) -> Blueprint:

@@ -21,18 +21,18 @@ def check(config: Path) -> None:
     config
         The TOML file of the run.
     """
-    from pe.check import check as look
     from pe.cli.output import out
     from pe.config import Config
     from pe.data.schema import Schema
     from pe.errors import ConfigError
+    from pe.synthesis import check_private
 
     private = Config.read(config).private
     if private.schema_ is None or private.path is None:
         raise ConfigError("private.path and private.schema must name files. Nothing was spent.")
     schema = Schema.read(private.schema_)
     schema = schema.with_label(private.label or schema.label)
-    show(look(private.path, schema, format=private.format, columns=private.columns, user=private.user), out)
+    show(check_private(private, schema, private.path), out)
 
 
 def show(report: Check, console: Console) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,14 @@ WORTH_A_WARNING = 300
 """Private records that a small budget takes, from which on a run says so before it begins."""
 
 
-def synthesize(config: Path, *, ledger: Path | None = None, create: bool = False, json: bool = False) -> None:
+def synthesize(
+    config: Path,
+    *,
+    ledger: Path | None = None,
+    create: bool = False,
+    check: bool | None = None,
+    json: bool = False,
+) -> None:
     """Run a configuration to its end and write the release folder.
 
     Running it again resumes: stored histograms are reused and paid for once.
@@ -30,15 +40,30 @@ def synthesize(config: Path, *, ledger: Path | None = None, create: bool = False
         The ledger file; by default PE_LEDGER, else the user's data directory.
     create
         Grant the source exactly this run's budget if the ledger does not know it.
+    check
+        Before the first charge, show which private values do not fit the schema, as 'pe check' does, on standard
+        error; what is shown is not private. By default only at a terminal, where a run that is likely to be in vain is
+        asked about.
     json
         Print one JSON object instead of tables.
     """
     from pe.config import Config
+    from pe.errors import ConfigError, PrivateDataError, SchemaError
     from pe.synthesis import blueprint_of
 
+    if check and json:
+        raise ConfigError(
+            "--check goes with no --json: what it shows is not private and has no form for machines. Nothing was spent."
+        )
     settings = Config.read(config)
     blueprint = blueprint_of(settings)
-    _complete(blueprint, settings.private.path, ledger, create, json)
+    wanted = _at_a_terminal() and not json if check is None else check
+    try:
+        _complete(blueprint, settings.private.path, ledger, create, json, wanted)
+    except (PrivateDataError, SchemaError):
+        if _at_a_terminal():
+            warn(f"'pe check {shlex.quote(str(config))}' may say more about the data, here at the terminal.")
+        raise
 
 
 def simulate(config: Path, *, seed: int = 0, json: bool = False) -> None:
@@ -95,7 +120,9 @@ def resume(run: Path, *, ledger: Path | None = None, json: bool = False) -> None
     _complete(Blueprint.of(config, Schema.read(run / "schema.toml")), config.private.path, ledger, False, json)
 
 
-def _complete(blueprint: Blueprint, data: object, ledger: Path | None, create: bool, json: bool) -> None:
+def _complete(
+    blueprint: Blueprint, data: object, ledger: Path | None, create: bool, json: bool, check: bool = False
+) -> None:
     from pe.evolution.start import records_needed
     from pe.synthesis import complete
 
@@ -105,8 +132,9 @@ def _complete(blueprint: Blueprint, data: object, ledger: Path | None, create: b
             f"at {blueprint.budget} it takes more than about {needed} {blueprint.budget.unit}s for anything useful to "
             "come out. Stop now and raise epsilon if there are fewer: nothing is spent yet."
         )
+    before_charge = partial(_check, blueprint, data) if check else None
     with _progress(blueprint, silent=json) as follow:
-        result = complete(blueprint, data, ledger=ledger, create=create, progress=follow)
+        result = complete(blueprint, data, ledger=ledger, create=create, progress=follow, before_charge=before_charge)
     for text in result.warnings:
         warn(text)
     if result.stopped:
@@ -115,6 +143,25 @@ def _complete(blueprint: Blueprint, data: object, ledger: Path | None, create: b
         emit(summary(result))
     else:
         out.print(table(result))
+
+
+def _at_a_terminal() -> bool:
+    """Whether what is written to standard error is read by a person, who can answer; output may go to a file."""
+    return sys.stderr.isatty() and sys.stdin.isatty()
+
+
+def _check(blueprint: Blueprint, data: object) -> None:
+    """Show what does not fit; at a terminal, ask about a run that is likely to be in vain."""
+    from pe.cli.check import show
+    from pe.errors import PEError
+    from pe.synthesis import check_private
+
+    report = check_private(blueprint.config.private, blueprint.schema, data)
+    show(report, err)
+    if report.alarming and _at_a_terminal():
+        err.print("Go on, and spend the budget all the same? [y/N] ", end="", highlight=False, markup=False)
+        if sys.stdin.readline().strip().casefold() not in ("y", "yes"):
+            raise PEError("the run was stopped before its first charge. Nothing was spent.")
 
 
 def summary(result: Synthetic) -> dict[str, object]:
