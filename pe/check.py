@@ -17,11 +17,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pe.data.dialect import CsvOptions
+from pe.data.formats import public_form
 from pe.data.forms import MARKERS, common_form, outline
+from pe.data.lines import decompressed
 from pe.data.outcomes import Outcome, Values, outcomes, read_as, wide_numbers
 from pe.data.parts import Place, is_address, locate
 from pe.data.read import in_memory, stream, wanted
-from pe.data.sample import declared_fields
+from pe.data.records import Counts
+from pe.data.sample import declared_fields, undecodable
 from pe.data.schema import Categorical, Column, Datetime, Numeric, Schema, Text
 from pe.data.selected import USER, Raw
 from pe.errors import PEError, SchemaError
@@ -81,7 +85,7 @@ class ColumnCheck:
         found = outcomes(values, self.column)
         for kind in Outcome:
             self.counts[kind] += int(np.count_nonzero(found == kind))
-        self.undecodable += _undecodable(values)
+        self.undecodable += undecodable(values)
         if isinstance(self.column, Numeric) and (found == Outcome.CLIPPED).any():
             self.below += int(np.count_nonzero(wide_numbers(values, self.column) < self.column.minimum))
         for kind in (Outcome.UNREADABLE, Outcome.UNDECLARED):
@@ -101,7 +105,8 @@ class Check:
     columns: list[ColumnCheck]
     records: int = 0
     blank: int = 0
-    """Records of which no declared column holds anything: lines of another width, or empty ones."""
+    """Records of which no declared column holds anything."""
+    lines_read: Counts = field(default_factory=Counts)
     without_user: int | None = None
     notes: list[str] = field(default_factory=list)
     problem: str = ""
@@ -123,11 +128,10 @@ class Check:
             return
         yield f"{self.source}: {self.records} records."
         yield from self.notes
-        if self.blank:
-            yield (
-                f"{_times(self.blank, self.records)} hold nothing in any declared column: empty ones, or lines with "
-                "too few or too many fields (a stray delimiter or quote?). A run takes every value of them for missing."
-            )
+        yield from _malformed(self.lines_read, self.records)
+        blank = self.blank - self.lines_read.wrong_width - self.lines_read.too_long
+        if blank > 0:
+            yield f"{_times(blank, self.records)} hold nothing in any declared column. A run takes them for records."
         if self.without_user:
             yield f"{_times(self.without_user, self.records)} have no user id."
         if not self.records:
@@ -146,6 +150,7 @@ def check(
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
     user: str | None = None,
+    options: CsvOptions | None = None,
 ) -> Check:
     """Read private data as a run does, and count what fits the schema. Arguments as of ``pe.data.read.read``.
 
@@ -161,10 +166,11 @@ def check(
         if not isinstance(data, (str, Path)):
             _add(report, in_memory(data, names, schema), user)
             return
-        place = locate(data, format)
+        place = locate(data, format, options)
         report.notes += _skipped(data, place)
-        for raw in stream(place, names, schema):
+        for raw in stream(place, names, schema, report.lines_read):
             _add(report, raw, user)
+        report.notes += [f"Read by {sentence}." for sentence in public_form(place, schema)]
 
     try:
         shielded("reading the private data", read, "Is it the declared format?")
@@ -312,7 +318,7 @@ def _mostly_missing(found: ColumnCheck) -> bool:
     return found.share(Outcome.MISSING) > (ALARMING if found.column.missing else TOLERATED)
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- files and lines ---------------------------------------------------------------------------------------------------
 
 
 def _skipped(data: str | Path, place: Place) -> Iterator[str]:
@@ -329,6 +335,21 @@ def _skipped(data: str | Path, place: Place) -> Iterator[str]:
         )
 
 
+def _malformed(counts: Counts, records: int) -> Iterator[str]:
+    """Lines of CSV and TSV files that are not what they should be."""
+    if counts.wrong_width:
+        yield (
+            f"{_times(counts.wrong_width, records)} have too few or too many fields (a stray delimiter, quote or line "
+            "break?). A run takes every value of them for missing."
+        )
+    if counts.open_quotes:
+        yield (
+            f"{_times(counts.open_quotes, records)} have a quote that nothing closes: such a record ends with its line."
+        )
+    if counts.too_long:
+        yield f"{_times(counts.too_long, records)} are too long. A run takes every value of them for missing."
+
+
 def _undeclared_columns(place: Place, names: Mapping[str, str], schema: Schema) -> Iterator[str]:
     """Columns of the data that the schema neither declares nor ignores."""
     known = {*names.values(), *schema.ignore, *(key.name for key in schema.keys)}
@@ -342,7 +363,8 @@ def _why_no_column(place: Place, names: Sequence[str]) -> str:
     """Where else in a text file the names of the columns stand, as the end of an error."""
     if place.kind not in ("csv", "tsv"):
         return ""
-    with place.parts[0].open() as file:
+    with place.parts[0].open() as opened:
+        file = decompressed(opened)
         lines = [file.readline(2**16).decode("utf-8", "replace").strip("\r\n\ufeff") for _ in range(HEADER_LINES)]
     best = (0, 0, "")
     for number, line in enumerate(lines, start=1):
@@ -358,25 +380,6 @@ def _why_no_column(place: Place, names: Sequence[str]) -> str:
             "names the columns."
         )
     return f" With the delimiter {delimiter!r}, {matched} of {len(names)} columns are found: set private.delimiter."
-
-
-def _undecodable(values: Values) -> int:
-    """How many values are bytes that are not UTF-8."""
-    if isinstance(values, np.ndarray) or not pa.types.is_binary(values.type):
-        return 0
-    try:
-        values.cast(pa.string())
-    except pa.ArrowInvalid:
-        return sum(not _decodes(value) for value in values.to_pylist() if value)
-    return 0
-
-
-def _decodes(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

@@ -174,7 +174,14 @@ def complete(
 
 def check_private(private: PrivateConfig, schema: Schema, data: object) -> Check:
     """What of the private data does not fit the schema: not private, for the holder of the data alone."""
-    return check_data(data, schema, format=private.format, columns=private.columns, user=private.user)
+    return check_data(
+        data,
+        schema,
+        format=private.format,
+        columns=private.columns,
+        user=private.user,
+        options=private.csv_options(),
+    )
 
 
 def blueprint_of(config: Config) -> Blueprint:

@@ -10,6 +10,7 @@ from typing import Any
 from pe.cli.output import out
 from pe.cli.templates import toml_value
 from pe.data.columns import values_from
+from pe.data.dialect import CsvOptions
 from pe.data.labels import label_names
 from pe.errors import ConfigError, PrivateDataError, SchemaError
 
@@ -39,7 +40,7 @@ Entry = dict[str, Any]
 
 
 def declare(
-    columns: str | None, header: Path | None, label: Sequence[str], folder: Path, *, ask: bool
+    columns: str | None, header: Path | None, label: Sequence[str], folder: Path, options: CsvOptions, *, ask: bool
 ) -> tuple[str, list[str]] | None:
     """The text of a schema file for ``folder`` with what was said of each column, and remarks on what is left out.
 
@@ -55,7 +56,7 @@ def declare(
             return None
     entries = {} if columns is None else parse_columns(columns)
     if header is not None:
-        names = names_of(header)
+        names = names_of(header, options)
         if strangers := [name for name in entries if name not in names]:
             raise ConfigError(f"--columns: {header} has no column '{strangers[0]}'. Nothing was written.")
         entries = {name: entries.get(name, {}) for name in names}
@@ -120,14 +121,14 @@ def _setting(name: str, kind: str, key: str, value: str) -> Entry:
         raise ConfigError(f"--columns: expected a number for '{key}' of '{name}', got '{value}'.") from None
 
 
-def names_of(header: Path) -> list[str]:
+def names_of(header: Path, options: CsvOptions) -> list[str]:
     """The names of the columns of private data, and nothing else of them. Raises ConfigError."""
     from pe.data.parts import locate
     from pe.data.sample import declared_fields
     from pe.data.times import instant
 
     try:
-        place = locate(header)
+        place = locate(header, options=options)
         if place.kind not in ("csv", "tsv", "parquet", "arrow", "datasets"):
             raise ConfigError(
                 f"--header: {header} has no header apart from its records (format {place.kind}): name the columns with "

@@ -26,6 +26,8 @@ def init(
     text: str | None = None,
     labels: list[str] | None = None,
     data: str = DATA,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     source: str | None = None,
     schema: Path | None = None,
     epsilon: float | None = None,
@@ -63,6 +65,10 @@ def init(
         With --text and one --label: every value of the label, in public; by default those of --from-public.
     data
         Path of the private data, for the configuration.
+    delimiter
+        Of CSV files, the public sample and the private data, where the header does not tell: one character.
+    encoding
+        Of CSV and TSV files that are not UTF-8, such as 'latin-1' or 'cp1252'.
     source
         The ledger's name for the private data; by default the file's name.
     schema
@@ -85,12 +91,13 @@ def init(
     force
         Overwrite existing files.
     """
+    from pe.data.dialect import AUTO, CsvOptions
     from pe.data.labels import label_names
     from pe.errors import ConfigError
     from pe.files import refusals, write_atomically
 
     config, target = folder / "pe.toml", folder / "schema.toml"
-    own = label_names(label)
+    own, options = label_names(label), CsvOptions(delimiter or AUTO, encoding or AUTO)
     if labels is not None and text is None:
         raise ConfigError("--labels goes with --text, which names the column of free text. Nothing was written.")
     if text is not None and label is not None and len(label) > 1 and from_public is None:
@@ -106,7 +113,7 @@ def init(
     for path in (config, target):
         if path.exists() and not force:
             raise ConfigError(f"{path} exists: name another folder, or pass --force. Nothing was written.")
-    content, method, formats = SCHEMA, "cross-tables", "csv"
+    content, method, formats, multiline = SCHEMA, "cross-tables", "csv", False
     api = API.format(kind="tabular")
     remarks: list[str] = []
     if from_private is not None:
@@ -128,7 +135,7 @@ def init(
     elif from_public is not None:
         from pe.data.draft import draft
 
-        drafted, notes = draft(from_public, own or None, text, labels)
+        drafted, notes, multiline = draft(from_public, own or None, text, labels, options)
         remarks += notes
         if (folder / data).resolve() == from_public.resolve():
             remarks.append(
@@ -143,7 +150,7 @@ def init(
     elif columns is not None or header is not None or (text is None and _at_a_terminal()):
         from pe.cli.columns import declare
 
-        declared = declare(columns, header, own, folder, ask=_at_a_terminal())
+        declared = declare(columns, header, own, folder, options, ask=_at_a_terminal())
         if declared is not None:
             content, notes = declared
             remarks += notes
@@ -155,12 +162,15 @@ def init(
         content = f"# What everyone may know about the records.\n\n{declared_text.to_toml()}"
     if text is not None:
         api, method, formats = TEXT_API, "text-pe", "jsonl"
+    given_form = {"delimiter": delimiter, "encoding": encoding, "multiline": multiline or None}
+    reading = {key: value for key, value in given_form.items() if value is not None}
     name = source or _source_of(data)
     lines = CONFIG.format(
         config=config.name,
         data=toml_value(data),
         source=toml_value(name),
         run=toml_value(f"runs/{_as_folder(name)}"),
+        reading="".join(f"{key} = {toml_value(value)}\n" for key, value in reading.items()),
         adjacency=adjacency or "add-remove",
         label=f"label = {toml_value(own[0] if len(own) == 1 else own)}"
         if own

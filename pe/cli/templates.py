@@ -13,7 +13,7 @@ CONFIG = """\
 path = {data}              # CSV, TSV, JSONL, Parquet, Arrow, npz, or a folder of images by class; relative to this file
 # user = "patient_id"      # whose record it is, with privacy.unit = "user": protects all records of a user together
 source = {source}          # the ledger's name for these data: all runs on one source share its budget
-schema = "schema.toml"     # public knowledge: columns, domains, label set
+{reading}schema = "schema.toml"     # public knowledge: columns, domains, label set
 {label}
 
 [privacy]

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from pe.data.dialect import CsvOptions
 from pe.data.imagefolder import IMAGE_FILES
 from pe.data.inference import Inference, infer, infer_label, like_ids, natural_order
 from pe.data.labels import label_names
 from pe.data.parts import locate
+from pe.data.records import Counts
 from pe.data.sample import SampleColumn, read_sample
 from pe.data.schema import RESERVED, Categorical, Column, Image, Schema, Text
 from pe.errors import PrivateDataError, SchemaError
+
+
+class Draft(NamedTuple):
+    """A drafted schema, and remarks on it; ``multiline``: private data in the sample's form need that setting."""
+
+    schema: Schema
+    remarks: list[str]
+    multiline: bool = False
 
 
 def draft(
@@ -19,7 +30,8 @@ def draft(
     label: str | Sequence[str] | None = None,
     text: str | None = None,
     labels: Sequence[str] | None = None,
-) -> tuple[Schema, list[str]]:
+    options: CsvOptions | None = None,
+) -> Draft:
     """A schema that fits a public sample (CSV, TSV, JSONL, Parquet, Arrow, npz, image folder), and remarks on it.
 
     The sample is read as private data are (``pe.data.sample``), and what a column is follows from the texts of its
@@ -27,7 +39,8 @@ def draft(
     the sample, so it must cover what may occur; an order of categories is never guessed, but kept where the file
     declares one. The label's columns become categorical, a single one with ``labels`` where they are given; columns
     that fit none of these go to ``ignore``, and a remark says why. ``text`` names a column of free text: all others but
-    the label then go to ``ignore``. Raises SchemaError.
+    the label then go to ``ignore``. ``options``: delimiter, encoding and ``multiline`` of CSV and TSV files. Raises
+    SchemaError.
     """
     path, label_columns = Path(sample), label_names(label)
     if labels is not None and len(label_columns) != 1:
@@ -35,41 +48,41 @@ def draft(
             f"labels are the values of one label column, got {len(label_columns)} columns: leave them out."
         )
     try:
-        place = locate(sample)
+        place = locate(sample, options=options)
         if place.kind == "imagefolder":
-            return _from_folder(path, label_columns)
-        columns, nameless = read_sample(place)
-    except PrivateDataError as error:
-        raise SchemaError(str(error)) from None
-    names = [column.name for column in columns]
+            return Draft(_from_folder(path, label_columns), [])
+        found = read_sample(place, text)
+    except (PrivateDataError, SchemaError) as error:
+        raise SchemaError(str(error).removesuffix(" Nothing was spent.")) from None
+    names = [column.name for column in found.columns]
     for wanted in (*label_columns, *([] if text is None else [text])):
         if wanted not in names:
             raise SchemaError(f"{path} has no column '{wanted}'; it has {', '.join(names)}.")
-    remarks = [_remark_on_name(name) for name in nameless]
+    remarks = [*_remarks_on_lines(found.counts), *(_remark_on_name(name) for name in found.nameless)]
     drafted: list[Column] = []
     ignored: list[str] = []
-    for column in columns:
+    for column in found.columns:
         if text is not None and column.name not in (text, *label_columns):
             ignored.append(column.name)
             continue
         if column.pixels is not None:
-            found = _picture(column, drafted)
+            guess = _picture(column, drafted)
         elif column.name == text:
-            found = Inference(Text(text))
+            guess = Inference(Text(column.name))
         elif column.name in label_columns and labels is not None:
-            found = Inference(Categorical(column.name, tuple(labels)))
+            guess = Inference(Categorical(column.name, tuple(labels)))
         elif column.name in label_columns:
-            found = infer_label(column)
-            if found.column is None:
-                raise SchemaError(f"{path}: {found.cause}.")
+            guess = infer_label(column)
+            if guess.column is None:
+                raise SchemaError(f"{path}: {guess.cause}.")
         else:
-            found = _infer_feature(column)
-        remarks += found.remarks
-        if found.column is None:
+            guess = _infer_feature(column)
+        remarks += guess.remarks
+        if guess.column is None:
             ignored.append(column.name)
-            remarks.append(f"column '{column.name}' was left out: {found.cause}")
+            remarks.append(f"column '{column.name}' was left out: {guess.cause}")
             continue
-        drafted.append(found.column)
+        drafted.append(guess.column)
         if column.name not in (text, *label_columns) and column.pixels is None and like_ids(column):
             remarks.append(
                 f"column '{column.name}' has no two equal values: if it is an id, give it type = \"key\": that makes "
@@ -78,7 +91,19 @@ def draft(
     if not [column for column in drafted if column.name not in label_columns]:
         listed = "".join(f"\n  {remark}" for remark in remarks)
         raise SchemaError(f"{path}: no column beside the label could be drafted.{listed}")
-    return Schema(tuple(drafted), label, ignore=tuple(ignored)), remarks
+    needs_multiline = found.multiline and text is None
+    return Draft(Schema(tuple(drafted), label, ignore=tuple(ignored)), remarks, needs_multiline)
+
+
+def _remarks_on_lines(counts: Counts) -> Iterator[str]:
+    """What of a CSV or TSV file was not read as it looks."""
+    if counts.wrong_width:
+        yield (
+            f"{counts.wrong_width} of {counts.records} lines have too few or too many fields: every value of such a "
+            "line is taken for missing, in a run too"
+        )
+    if counts.open_quotes:
+        yield f"{counts.open_quotes} of {counts.records} lines have a quote that nothing closes: a line ends at its end"
 
 
 def _infer_feature(column: SampleColumn) -> Inference:
@@ -108,7 +133,7 @@ def _picture(column: SampleColumn, drafted: Sequence[Column]) -> Inference:
     return Inference(Image(column.name, pixels.shape[1], pixels.shape[2], channels))
 
 
-def _from_folder(path: Path, label: tuple[str, ...]) -> tuple[Schema, list[str]]:
+def _from_folder(path: Path, label: tuple[str, ...]) -> Schema:
     from PIL import Image as Pictures
 
     if len(label) > 1:
@@ -124,4 +149,4 @@ def _from_folder(path: Path, label: tuple[str, ...]) -> tuple[Schema, list[str]]
         raise SchemaError(f"{files[0]} cannot be read as a picture: the size of all is taken from it.") from None
     labels = sorted({file.parent.name for file in files}, key=natural_order)
     name = label[0] if label else "label"
-    return Schema((Image("image", height, width, channels), Categorical(name, tuple(labels))), name), []
+    return Schema((Image("image", height, width, channels), Categorical(name, tuple(labels))), name)

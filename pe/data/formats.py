@@ -13,15 +13,19 @@ from pe.data.arrow_files import ROWS
 from pe.data.delimited import open_delimited, private_columns
 from pe.data.lines import decompressed
 from pe.data.parts import Part, Place
+from pe.data.records import Counts
 from pe.data.schema import Schema
 from pe.data.selected import Raw, require
 
 
-def batches(place: Place, names: Mapping[str, str], schema: Schema) -> Iterator[Raw]:
-    """Raw columns of every file of a place, at least once per file; ``names`` maps them to columns of the files."""
+def batches(place: Place, names: Mapping[str, str], schema: Schema, counts: Counts | None = None) -> Iterator[Raw]:
+    """Raw columns of every file of a place, at least once per file; ``names`` maps them to columns of the files.
+
+    ``counts`` is added to, of CSV and TSV files, for the eyes of whoever holds them.
+    """
     for part in place.parts:
         if place.kind in ("csv", "tsv"):
-            yield from _delimited(part, place, names, schema)
+            yield from _delimited(part, place, names, schema, counts)
         elif place.kind == "jsonl":
             yield from _jsonl(part, names, schema, place.name)
         elif place.kind == "npz":
@@ -50,9 +54,11 @@ def public_form(place: Place, schema: Schema) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _delimited(part: Part, place: Place, names: Mapping[str, str], schema: Schema) -> Iterator[Raw]:
+def _delimited(
+    part: Part, place: Place, names: Mapping[str, str], schema: Schema, counts: Counts | None
+) -> Iterator[Raw]:
     with part.open() as file:
-        for columns in private_columns(file, place.name, place.kind, names, schema, place.options):
+        for columns in private_columns(file, place.name, place.kind, names, schema, place.options, counts):
             yield dict(columns)
 
 

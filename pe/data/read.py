@@ -18,6 +18,7 @@ from pe.data import imagefolder
 from pe.data.dialect import CsvOptions
 from pe.data.formats import batches
 from pe.data.parts import Place, locate
+from pe.data.records import Counts
 from pe.data.schema import Schema
 from pe.data.selected import USER, Raw, from_arrow, require
 from pe.errors import PrivateDataError, SchemaError
@@ -68,10 +69,13 @@ def wanted(schema: Schema, columns: Mapping[str, str] | None, user: str | None) 
     return names
 
 
-def stream(place: Place, names: Mapping[str, str], schema: Schema) -> Iterator[Raw]:
-    """Raw columns of what lies behind a path, some records at a time; at least one batch."""
+def stream(place: Place, names: Mapping[str, str], schema: Schema, counts: Counts | None = None) -> Iterator[Raw]:
+    """Raw columns of what lies behind a path, some records at a time; at least one batch.
+
+    ``counts``: see ``pe.data.formats.batches``.
+    """
     if place.kind != "imagefolder":
-        yield from batches(place, names, schema)
+        yield from batches(place, names, schema, counts)
         return
     if USER in names:
         raise PrivateDataError(f"{place.name}: an image folder has no user column. Nothing was spent.")

@@ -6,8 +6,7 @@ values, dates, the order of categories, names of classes) stands beside it.
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,11 +19,16 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from pe.data import jsonl
+from pe.data.delimited import open_delimited
+from pe.data.dialect import AUTO, MAX_FIELD_CHARACTERS
+from pe.data.lines import decompressed
 from pe.data.outcomes import Values, read_as
-from pe.data.parts import Place
+from pe.data.parts import Part, Place
 from pe.data.read import joined, stream
+from pe.data.records import Counts
 from pe.data.schema import Schema, Text
 from pe.data.selected import class_labels
+from pe.errors import SchemaError
 
 
 @dataclass(frozen=True)
@@ -84,41 +88,104 @@ class SampleColumn:
         return len(self) - len(self.present)
 
 
-def read_sample(place: Place) -> tuple[list[SampleColumn], list[str]]:
-    """The columns of a table as a run reads them, and the names that are no column's: empty, or occurring twice.
+@dataclass(frozen=True)
+class Sample:
+    """The columns of a public table.
 
-    Raises PEError.
+    nameless   names that are no column's: empty ones, and those that occur twice.
+    counts     how the lines of a CSV or TSV file were read.
+    multiline  whether records of a CSV file span several lines: private data of that form need the setting.
+    """
+
+    columns: list[SampleColumn]
+    nameless: list[str]
+    counts: Counts
+    multiline: bool = False
+
+
+def read_sample(place: Place, text: str | None = None) -> Sample:
+    """A table as a run reads it, where ``text`` names the column of free text, if there is one; raises PEError.
+
+    Values that are not in the encoding raise a SchemaError, unless an encoding is set: then they are missing.
     """
     declared = declared_fields(place)
     names = declared.names
     nameless = list(dict.fromkeys(name for name in names if not name or names.count(name) > 1))
     fields = [field for field in declared if field.name not in nameless]
+    counts = Counts()
     if not fields:
-        return [], nameless
+        return Sample([], nameless, counts)
     # columns are called by numbers here: those of the file may have names that no schema can have
-    schema = Schema(tuple(Text(str(number), Text.LONGEST) for number in range(len(fields))))
     places = {str(number): field.name for number, field in enumerate(fields)}
-    raw = joined(list(stream(place, places, schema)), place.name)
+    limits = (Text.max_length if name == text else MAX_FIELD_CHARACTERS for name in places.values())
+    schema = Schema(tuple(Text(number, limit) for number, limit in zip(places, limits, strict=True)))
+    raw = joined(list(stream(place, places, schema, counts)), place.name)
+    if place.options.encoding == AUTO:
+        _require_utf8(place, {places[number]: values for number, values in raw.items()})
     classes = class_labels(declared.metadata or {})
-    return [_column(field, raw[str(number)], classes) for number, field in enumerate(fields)], nameless
+    columns = [_column(field, raw[str(number)], classes) for number, field in enumerate(fields)]
+    return Sample(columns, nameless, counts, place.kind == "csv" and counts.spanning > 0)
 
 
 def declared_fields(place: Place) -> pa.Schema:
     """Names of the columns of a table, without any of its values; and types, null where the format declares none."""
     if place.kind in ("parquet", "arrow", "datasets"):
         return _declared_types(place)
-    if place.kind == "npz":
-        with place.parts[0].open() as file, np.load(file, allow_pickle=False) as archive:
-            return pa.schema([pa.field(name, pa.null()) for name in archive.files])
+    with place.parts[0].open() as file:
+        if place.kind == "npz":
+            with np.load(file, allow_pickle=False) as archive:
+                names = list(archive.files)
+        elif place.kind == "jsonl":
+            names = list(dict.fromkeys(name for part in place.parts for name in _keys(part)))
+        else:
+            dialect, _ = open_delimited(file, place.name, place.kind, place.options, multiline=False)
+            names = list(dialect.names)
+    return pa.schema([pa.field(name, pa.null()) for name in names])
+
+
+def _keys(part: Part) -> Iterator[str]:
+    """Keys of all objects of a JSON Lines file."""
+    with part.open() as file:
+        for record in jsonl.objects(decompressed(file)):
+            yield from record or ()
+
+
+def _require_utf8(place: Place, columns: Mapping[str, Values]) -> None:
+    """Raise SchemaError where values of a text file are not UTF-8."""
     if place.kind == "jsonl":
-        names: dict[str, None] = {}
         for part in place.parts:
             with part.open() as file:
-                names |= dict.fromkeys(name for record in jsonl.objects(file) if record for name in record)
-        return pa.schema([pa.field(name, pa.null()) for name in names])
-    with io.TextIOWrapper(place.parts[0].open(), encoding="utf-8-sig", errors="replace", newline="") as lines:
-        header = next(csv.reader(lines, delimiter="," if place.kind == "csv" else "\t"), [])
-    return pa.schema([pa.field(name.strip(), pa.null()) for name in header])
+                for number, line in enumerate(decompressed(file), start=1):
+                    if not _is_utf8(line):
+                        raise SchemaError(f"{place.name} is not UTF-8 text (line {number}): save it as UTF-8.")
+    if place.kind not in ("csv", "tsv"):
+        return
+    for name, values in columns.items():
+        if count := undecodable(values):
+            raise SchemaError(
+                f"{place.name} is not UTF-8 text (column '{name}', {count} values): name its encoding, such as "
+                "--encoding latin-1 or --encoding cp1252, or save it as UTF-8. With --encoding utf-8 such values are "
+                "taken for missing."
+            )
+
+
+def undecodable(values: Values) -> int:
+    """How many values are bytes that are not UTF-8: they are read as missing."""
+    if isinstance(values, np.ndarray) or not pa.types.is_binary(values.type):
+        return 0
+    try:
+        values.cast(pa.string())
+    except pa.ArrowInvalid:
+        return sum(not _is_utf8(value) for value in values.to_pylist() if value)
+    return 0
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _declared_types(place: Place) -> pa.Schema:

@@ -123,7 +123,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = options.table or made_up(folder)
-        schema, _ = draft(table, options.label)
+        schema = draft(table, options.label).schema
         settings: dict[str, Any] = {
             "rows": options.candidates // 4,
             "iterations": options.rounds,

@@ -1,4 +1,4 @@
-"""What the holder of private data is told: exactly where a run takes a value as it is, and why it does not elsewhere."""
+"""What the holder of private data is told: a value fits where a run takes it as it is; else, why it does not."""
 
 from __future__ import annotations
 
@@ -154,7 +154,8 @@ def test_files_tell_empty_lines_users_and_columns_that_are_not_read(tmp_path: Pa
     path.write_text("x,who,other\nnorth,1,a\nsouth,,b\n,,\nnorth,2\n")
     report = told(path, TOWN, user="who")
     assert "4 records" in report
-    assert "2 of 4 (50 %) hold nothing in any declared column" in report
+    assert "1 of 4 (25 %) have too few or too many fields" in report
+    assert "1 of 4 (25 %) hold nothing in any declared column" in report
     assert "3 of 4 (75 %) have no user id" in report
     assert "Not declared, and not read: 'other'." in report
     path.write_text("x\n")

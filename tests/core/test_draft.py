@@ -73,7 +73,7 @@ def test_every_type_is_drafted(tmp_path: Path, form: str) -> None:
         pa.parquet.write_table(pa.Table.from_pandas(sample), path)
     else:
         pa.feather.write_feather(pa.Table.from_pandas(sample), path, compression="uncompressed")
-    drafted, remarks = draft(path, "label")
+    drafted, remarks, _ = draft(path, "label")
     for column in EXPECTED:
         assert drafted.column(column.name) == column
     assert drafted.ignore == ("note", "price", "empty")
@@ -91,7 +91,7 @@ def test_every_type_is_drafted(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_sample_of_a_row_or_two_is_drafted(tmp_path: Path, rows: int) -> None:
     (tmp_path / "s.csv").write_text("a,b,c\n" + "1,x,2020-01-01\n" * rows)
-    drafted, _ = draft(tmp_path / "s.csv")
+    drafted = draft(tmp_path / "s.csv").schema
     day = Datetime.of("c", "2020-01-01", "2020-01-01", date=True)
     assert drafted.columns == (Numeric("a", 1, 1, integer=True), Categorical("b", ("x",)), day)
 
@@ -100,7 +100,7 @@ def test_columns_without_two_equal_values_are_pointed_out_as_ids(tmp_path: Path)
     path = tmp_path / "sample.csv"
     rows = [f"{number},P-{number:03d},note {number},{number / 7},{number % 5}" for number in range(30)]
     path.write_text("\n".join(["id,code,note,height,stage", *rows]))
-    _, remarks = draft(path)
+    remarks = draft(path).remarks
     pointed = [remark for remark in remarks if 'type = "key"' in remark]
     assert [remark.split("'")[1] for remark in pointed] == ["id", "code"]
 
@@ -108,13 +108,13 @@ def test_columns_without_two_equal_values_are_pointed_out_as_ids(tmp_path: Path)
 def test_free_text_is_declared_by_name(tmp_path: Path) -> None:
     path = tmp_path / "sample.csv"
     path.write_text('text,stars,x\n"two\nlines",1,3\nmore,5,4\n')
-    schema, remarks = draft(path, "stars", "text")
+    schema, remarks, _ = draft(path, "stars", "text")
     assert schema == Schema((Text("text"), Categorical("stars", ("1", "5"))), "stars", ignore=("x",))
     assert remarks == []
-    assert draft(path, "stars", "text", ["1", "3", "5"])[0].labels == ("1", "3", "5")
+    assert draft(path, "stars", "text", ["1", "3", "5"]).schema.labels == ("1", "3", "5")
     with pytest.raises(SchemaError, match="has no column 'body'"):
         draft(path, "stars", "body")
     path.write_text("kind,body\n" + "".join(f"a,text number {n}\n" for n in range(2000)))
-    (remark,) = draft(path)[1]
+    (remark,) = draft(path).remarks
     assert remark.startswith("column 'body' was left out")
     assert "--text names a column of free text" in remark
