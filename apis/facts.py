@@ -36,7 +36,7 @@ class Facts:
         self._columns = tuple(column for column in schema.features if column != self.text)
         self._others = None
         if self._columns:
-            self._others = TabularAPI(replace(schema, columns=(*self._columns, *self._label), constraints=()))
+            self._others = TabularAPI(replace(schema, columns=(*self._columns, *self._label)))
 
     def random(self, n: int, label: int, rng: np.random.Generator) -> pa.Table | None:
         """``n`` fresh rows of the other columns; None where there are none."""

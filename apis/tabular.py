@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy, to_table
+from pe.data.gap_form import GapForm
 from pe.data.population import Population
 from pe.data.schema import Categorical, Column, Image, Numeric, Schema, Text
 from pe.errors import SchemaError
@@ -24,7 +25,8 @@ class TabularAPI:
     number, date and ordinal by ``degree`` times its range times a standard uniform on [-1, 1] or, with
     ``mutation="gaussian"``, a normal of the same variance; they reflect at the bounds of their domain. Ordinals are
     rounded up or down at random, so that small moves reach a neighbour now and then. Whether a number is missing is
-    redrawn with probability ``degree``. Raises SchemaError if the schema has other columns.
+    redrawn with probability ``degree``. Columns under an order or sum constraint are drawn and moved as gaps
+    (``pe.data.gap_form``). Raises SchemaError if the schema has other columns.
     """
 
     name = "tabular"
@@ -39,20 +41,21 @@ class TabularAPI:
             raise SchemaError(f"expected mutation 'uniform' or 'gaussian', got {mutation!r}. Nothing was spent.")
         self.schema = schema
         self.mutation = mutation
+        self._form = GapForm.of(schema)
 
     def random(self, n: int, label: int, rng: np.random.Generator) -> Population:
         arrays = {}
-        for column in self.schema.features:
+        for column in self._form.columns:
             values = _drawn(column, n, rng)
             if column.missing and _moves(column):
                 values = np.where(rng.random(n) < MISSING, _absent(column), values)
             arrays[column.name] = values
-        return Population.of(to_table(arrays, self.schema), label, self.name)
+        return Population.of(to_table(self._form.rebuild(arrays, rng), self.schema), label, self.name)
 
     def vary(self, parents: Population, degree: float, rng: np.random.Generator) -> Population:
         n = len(parents)
         arrays: dict[str, NDArray[Any]] = {}
-        for column in self.schema.features:
+        for column in self._form.columns:
             values = to_numpy(parents.records, column)
             if not _moves(column):
                 redrawn = _drawn(column, n, rng)
@@ -65,7 +68,7 @@ class TabularAPI:
                 absent = np.where(rng.random(n) < degree, rng.random(n) < MISSING, absent)
                 moved = np.where(absent, _absent(column), moved)
             arrays[column.name] = moved
-        return Population.of(to_table(arrays, self.schema), parents.labels, self.name)
+        return Population.of(to_table(self._form.rebuild(arrays, rng), self.schema), parents.labels, self.name)
 
     def _moved(
         self, values: NDArray[Any], column: Column, degree: float, rng: np.random.Generator

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
+from pe.data.gap_form import GapForm
 from pe.data.schema import Categorical, Image, Numeric, Schema, Text
 from pe.errors import SchemaError
 
@@ -42,6 +43,8 @@ class TabularEmbedder:
     category, boolean  one-hot times w; over ``WIDEST`` values, ``WIDEST`` signs times w / 8, a hash of column and
                        value: any two values are then w sqrt 2 apart up to chance (a standard deviation of 6 % of it),
                        and memory does not grow with the number of values
+    gap                (``pe.data.gap_form``), in place of a column under an order or sum constraint: a number on a
+                       log scale
     missing            a category's own value; for numbers and ordinals the middle, and w sqrt 2 in an entry of its own
 
     The quantising scale is the largest at which no record can leave the vote's float32-exact range.
@@ -54,7 +57,8 @@ class TabularEmbedder:
         self.category_weight = category_weight
         self.dim = 0
         self._blocks: list[_Block] = []
-        for column in schema.features:
+        form = GapForm.of(schema)
+        for column in form.columns:
             if isinstance(column, (Image, Text)):
                 raise SchemaError(f"the tabular embedder reads no {column.kind} ('{column.name}'). Nothing was spent.")
             block = _block(column, self.dim, category_weight)
@@ -70,7 +74,8 @@ class TabularEmbedder:
         slack = math.sqrt(sum(block.rounded for block in self._blocks)) / 2 + 1
         self.scale = float(math.floor(max(min((math.sqrt(2**24 / 3 - 1) - slack) / math.sqrt(longest), 16000), 1)))
         self.limit = math.ceil(self.scale * max(block.largest for block in self._blocks))
-        self.name = f"tabular-{schema.fingerprint()[:16]}-{category_weight:g}"
+        gaps = "-gaps" if form.changed else ""
+        self.name = f"tabular{gaps}-{schema.fingerprint()[:16]}-{category_weight:g}"
 
     @property
     def blocks(self) -> list[slice]:

@@ -11,17 +11,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pe.data.columns import Categorical, Column, Image, Numeric, Text
+from pe.data.gaps import Gap
 
 if TYPE_CHECKING:
     from pe.data.schema import Schema
 
 
 def to_numpy(table: pa.Table, column: Column) -> NDArray[Any]:
-    """One column of a table in schema form.
+    """One column of a table in schema form, or a gap that is measured in it.
 
     Numeric: float64 or int64 (n,). Categorical: int32 codes (n,). Image: uint8 (n, height, width, channels). Text:
     object (n,), of str. Where the column has missing values: float64 with NaN, and the code ``len(values)``.
     """
+    if isinstance(column, Gap):
+        return column.measure({source.name: to_numpy(table, source) for source in column.sources})
     array = table.column(column.name).combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # zero rows
         array = array.chunk(0) if array.num_chunks else pa.array([], array.type)

@@ -186,7 +186,7 @@ def check(constraints: Sequence[Constraint], columns: Mapping[str, Column], labe
             raise SchemaError(f"column '{name}' is determined by two constraints.")
     try:
         _tables_in_order(constraints)
-        low_of, high_of = _order_bounds(constraints, columns)
+        low_of, high_of = order_bounds(constraints, columns)
     except CycleError:
         raise SchemaError("the constraints run in a circle.") from None
     for name, low in low_of.items():
@@ -224,7 +224,7 @@ def _total_bounds(constraint: Sum, columns: Mapping[str, Column]) -> tuple[float
     return max(low, sum(lows)), min(high, sum(highs))
 
 
-def _predecessors(constraints: Sequence[Constraint]) -> dict[str, set[str]]:
+def predecessors(constraints: Sequence[Constraint]) -> dict[str, set[str]]:
     """The columns of the order constraints, in an order that runs along them, and what each must not fall below."""
     before: dict[str, set[str]] = {}
     for each in constraints:
@@ -235,11 +235,11 @@ def _predecessors(constraints: Sequence[Constraint]) -> dict[str, set[str]]:
     return {name: before[name] for name in TopologicalSorter(before).static_order()}
 
 
-def _order_bounds(
+def order_bounds(
     constraints: Sequence[Constraint], columns: Mapping[str, Column]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The domains that the order constraints leave to their columns."""
-    before = _predecessors(constraints)
+    before = predecessors(constraints)
     low = {name: _bounds(columns[name])[0] for name in before}
     high = {name: _bounds(columns[name])[1] for name in before}
     for name, earlier in before.items():
@@ -304,13 +304,13 @@ def broken(table: pa.Table, schema: Schema) -> Iterator[str]:
 def _ordered(
     table: pa.Table, constraints: Sequence[Constraint], columns: Mapping[str, Column]
 ) -> dict[str, NDArray[Any]]:
-    before = _predecessors(constraints)
+    before = predecessors(constraints)
     values = {name: _numbers(table, name, columns) for name in before}
     for each in constraints:
         if isinstance(each, Order):
             rows = _sorted(np.stack([values[name] for name in each.columns], axis=1))
             values |= {name: rows[:, place] for place, name in enumerate(each.columns)}
-    low, high = _order_bounds(constraints, columns)
+    low, high = order_bounds(constraints, columns)
     for name, earlier in before.items():  # constraints that share a column may have undone each other
         inside = np.clip(values[name], low[name], high[name])
         for lower in earlier:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pe.data.arrays import to_table
+from pe.data.gap_form import GapForm
 from pe.data.population import Population
 from pe.data.schema import Schema
 from pe.evolution.label_counts import estimate_label_counts, label_query
@@ -42,13 +43,15 @@ class CrossTables:
     def __call__(
         self, ask: Ask, schema: Schema, n: int | None, shares: NDArray[np.float64] | None, rng: np.random.Generator
     ) -> tuple[Population, NDArray[np.float64]]:
-        labels, mu, columns = len(schema.labels), ask.resolution, schema.features
+        form = GapForm.of(schema)
+        labels, mu, columns = len(schema.labels), ask.resolution, form.columns
         counted = ask(label_query(labels, ask.finer), LABEL_SHARE, LABELS)
         estimate = estimate_label_counts(counted, labels)
         total = float(estimate.sum())
         # The density needs some records of every label: as many as noise may hide, together a tenth of all at most.
         records = np.maximum(estimate, min(float(counted.sigma), total / (10 * labels)))
-        targets = [place for place, column in enumerate(columns) if column.name in self.targets]
+        wanted = form.modelled(self.targets)
+        targets = [place for place, column in enumerate(columns) if column.name in wanted]
         plan = settings(
             total, len(columns), labels, mu, with_ranks=sum(ranked(column) for column in columns), targets=bool(targets)
         )
@@ -76,7 +79,7 @@ class CrossTables:
             answer = ask(products, left * apart, "correlations")
             matrix = products.matrix(answer.counts, answer.grid, float(answer.sigma), total)
             made = rearranged(made, some, owners, matrix, rng)
-        return Population.of(to_table(made, schema), owners.astype(np.int32), self.name), found
+        return Population.of(to_table(form.rebuild(made, rng), schema), owners.astype(np.int32), self.name), found
 
     def _levels(self, ask: Ask, fine: Sequence[Levels], plan: Settings, records: float) -> list[Levels]:
         """The second release: what each column looks like on its own."""
