@@ -1,6 +1,7 @@
 """What a user knows to hold within every record: declared, kept by every candidate, never checked on private data.
 
 Private records that break a constraint vote as they are. ``repair`` is post-processing of synthetic records.
+Columns under order and sum constraints are modelled as gaps (``pe.data.gap_form``).
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from pe.evaluation import figures, page
-from pe.evaluation.result import WARNING, Evaluation
+from pe.evaluation.result import QUANTILES, WARNING, Evaluation, OrderGap
 from pe.evaluation.text.report import headline as text_headline
 from pe.evaluation.text.report import sections
 
@@ -38,6 +38,8 @@ def _sections(found: Evaluation) -> Iterator[str]:
         yield from sections(name, texts)
     if found.marginals:
         yield from _marginals(found)
+    if found.gaps:
+        yield from _gaps(found.gaps)
     yield from _compared(found)
 
 
@@ -62,6 +64,27 @@ def _marginals(found: Evaluation) -> Iterator[str]:
         f"<p>Mean absolute difference over pairs of columns: {page.number(found.correlation.difference)}. Pearson's "
         "correlation for two numbers, Cramer's V for two categories, the correlation ratio for one of each.</p>"
     )
+
+
+def _gaps(gaps: Sequence[OrderGap]) -> Iterator[str]:
+    yield "<h2>Gaps</h2><p>How far the second of two columns lies above the first, where the schema declares an order: "
+    yield "quantiles in test and synthetic records that have both values, and their total-variation distance.</p>"
+    rows: list[tuple[str, ...]] = []
+    for gap in gaps:
+        name = f"{gap.lower} to {gap.upper}" + (f", {gap.unit}" if gap.unit else "")
+        rows.append((f"{name}: test", *map(_quantile, gap.real), ""))
+        rows.append((f"{name}: synthetic", *map(_quantile, gap.synthetic), page.number(gap.distance)))
+    yield page.table(("", *(f"{quantile:.0%}" for quantile in QUANTILES), "distance"), rows)
+    for gap in gaps:
+        if gap.broken > 0:
+            yield (
+                f'<p class="note">{gap.broken:.2%} of the test records have {escape(gap.upper)} below '
+                f"{escape(gap.lower)}, against the constraint.</p>"
+            )
+
+
+def _quantile(value: float) -> str:
+    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def _compared(found: Evaluation) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pe.errors import ConfigError
 from pe.evaluation import learners
 from pe.evaluation.association import association, difference
 from pe.evaluation.closeness import Closeness, closeness
+from pe.evaluation.gaps import order_gaps
 from pe.evaluation.marginals import Bins, Cells, Coded, mean_distance, shares, subsets
 from pe.evaluation.result import Correlation, Distances, Evaluation, Marginal, Utility
 from pe.evaluation.tables import Field, Frame, Tables, align
@@ -129,6 +130,7 @@ class _Work:
             close,
             tuple(self.notes),
             texts,
+            order_gaps(self.tables, wide),
         )
 
     def _compared(

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pe.data import jsonl
 from pe.data.coerce import coerce
+from pe.data.constraints import Order
 from pe.data.parts import FORMATS
 from pe.data.read import read
 from pe.data.schema import RESERVED, Categorical, Column, Datetime, Schema, Text
@@ -95,7 +96,8 @@ class Frame:
 class Tables:
     """All tables over the same fields. ``targets`` are what models predict; ``notes`` say what was left out and why.
 
-    texts  columns of free text: by name and role, one text per record; what is missing is empty.
+    texts    columns of free text: by name and role, one text per record; what is missing is empty.
+    ordered  pairs of columns of which the schema says that the first is at most the second.
     """
 
     fields: tuple[Field, ...]
@@ -107,6 +109,7 @@ class Tables:
     declared: bool
     notes: tuple[str, ...] = ()
     texts: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict, repr=False)
+    ordered: tuple[tuple[str, str], ...] = ()
 
     def field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)
@@ -153,8 +156,29 @@ def align(
     optional = (frames.get("train"), frames.get("holdout"))
     unique = tuple(dict.fromkeys(targets or ()))
     return Tables(
-        tuple(fields), frames["synthetic"], frames["test"], *optional, unique, schema is not None, tuple(notes), texts
+        tuple(fields),
+        frames["synthetic"],
+        frames["test"],
+        *optional,
+        unique,
+        schema is not None,
+        tuple(notes),
+        texts,
+        () if schema is None else ordered_pairs(schema),
     )
+
+
+def ordered_pairs(schema: Schema) -> tuple[tuple[str, str], ...]:
+    """Pairs of columns that follow one another in an order constraint, but for columns that may be missing."""
+    pairs: list[tuple[str, str]] = []
+    for constraint in schema.constraints:
+        if isinstance(constraint, Order):
+            for place, lower in enumerate(constraint.columns):
+                for upper in constraint.columns[place + 1 :]:
+                    pairs.append((lower, upper))
+                    if not schema.column(upper).missing:
+                        break
+    return tuple(dict.fromkeys(pairs))
 
 
 Texts = dict[str, dict[str, list[str]]]
