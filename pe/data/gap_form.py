@@ -188,7 +188,9 @@ def _completed(gaps: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _rounded(values: Floats, column: Numeric) -> Floats:
-    """Without digits beyond those of a domain: sums of rounded floats have them."""
+    """On the column's step, or without digits beyond those of its domain: sums of rounded floats have them."""
+    if column.step is not None:
+        return column.from_steps(column.steps(values))
     width = column.maximum - column.minimum
     if column.integer or not 0 < width < math.inf:
         return values

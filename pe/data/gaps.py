@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
 
 FLOAT_STEPS = 2**16
-"""The unit of a gap between floats is its range over this: smaller gaps are hardly told from none."""
+"""The unit of a gap between floats without a step is its range over this: smaller ones are hardly told from none."""
 
 PART_STEPS = 2**8
 """The same for the parts of a sum, whole numbers too: their declared domains are narrower than ranges of gaps, and the
@@ -109,9 +109,10 @@ def _gap(
     width: float,
     steps: int,
 ) -> Gap | None:
+    finest = 1.0 if column.integer else column.step
     unit = width / steps
-    if column.integer:
-        unit = max(1.0, math.floor(unit)) if not bases else 1.0
+    if finest is not None:
+        unit = finest if bases else max(finest, finest * math.floor(unit / finest))
     top = width + unit
     if not (0 < unit <= top < math.inf) or (column.integer and top + smallest > LARGEST_WHOLE):
         return None

@@ -17,6 +17,7 @@ from pe.data.constraints import Constraint, Order, Sum, repair
 from pe.data.gap_form import GapForm
 from pe.data.gaps import Gap
 from pe.data.schema import Categorical, Column, Datetime, Numeric, Schema, Text
+from pe.data.steps import round_to_steps
 from pe.embedders.tabular import TabularEmbedder
 from pe.tables.levels import grid
 from pe.tables.measure import Counts, one_way
@@ -33,6 +34,8 @@ COLUMNS: tuple[Column, ...] = (
     Datetime.of("end", "2010-01-01", "2024-01-01", resolution=60, missing=True),
     Numeric("low", 40.0, 150.0),
     Numeric("high", 60.0, 260.0),
+    Numeric("paid", 0.0, 5000.0, step=0.01),
+    Numeric("due", 10.0, 9000.0, step=0.01),
     Numeric("total", 10, 60),
     Numeric("one", 0, 50),
     Numeric("two", -10, 30),
@@ -51,6 +54,7 @@ CONSTRAINTS: tuple[Constraint, ...] = (
     Order(("in", "out")),
     Order(("begin", "end")),
     Order(("low", "high")),
+    Order(("paid", "due")),
     Sum("total", ("one", "two")),
     Sum("all", ("left", "right")),
     Sum("sum", ("x", "y")),
@@ -82,6 +86,7 @@ def test_records_that_keep_the_constraints_are_rebuilt_from_their_gaps(
     rng = np.random.default_rng(seed)
     through = (Order(("a", "d")), Order(("born", "out")))  # what holds beyond a column that may be missing
     table = repair(ANY_RECORDS.random(200, 0, rng).records, schema(*chosen, *through), rng)
+    table = round_to_steps(table, schema(*chosen), rng)
     form = GapForm.of(schema(*chosen))
     rebuilt = form.rebuild(measured(table, form), rng)
     assert set(rebuilt) == {column.name for column in COLUMNS}
@@ -204,7 +209,7 @@ def test_a_gap_beside_columns_takes_no_declared_name() -> None:
 
 
 def test_a_total_follows_from_parts_that_are_never_missing() -> None:
-    declared = schema(*CONSTRAINTS[6:])
+    declared = schema(*CONSTRAINTS[7:])
     form = GapForm.of(declared)
     names = [column.name for column in form.columns]
     assert "total" not in names
@@ -291,3 +296,15 @@ def test_embeddings_tell_gaps_apart() -> None:
     vectors = embedder.embed(table)
     assert vectors[1, 1] - vectors[0, 1] == pytest.approx(np.log(5 / 2) / np.log(3652), abs=1e-3)
     assert vectors[2, 1] - vectors[1, 1] == pytest.approx(np.log(41 / 5) / np.log(3652), abs=1e-3)
+
+
+def test_gaps_of_stepped_floats_count_steps_and_rebuild_on_them() -> None:
+    declared = schema(Order(("paid", "due")))
+    form = GapForm.of(declared)
+    column = gap(next(column for column in form.columns if column.name == "due"))
+    assert (column.minimum, column.maximum) == (0.01, 9000.01)
+    arrays = measured(ANY_RECORDS.random(500, 0, np.random.default_rng(0)).records, form)
+    table = to_table(form.rebuild(arrays, np.random.default_rng(0)), declared)
+    for name in ("paid", "due"):
+        texts = [repr(value) for value in table.column(name).to_pylist()]
+        assert max(len(text.partition(".")[2]) for text in texts) <= 2
