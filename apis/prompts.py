@@ -20,6 +20,7 @@ from pe.data.coerce import coerce
 from pe.data.labels import joined, label_codes
 from pe.data.read import read
 from pe.data.schema import Schema, Text
+from pe.data.texts import word_count
 from pe.errors import ConfigError, SchemaError
 
 SHIPPED = Path(__file__).parent / "templates"
@@ -75,7 +76,8 @@ class Prompts:
     demos         public examples: a list of texts, or what ``pe.data.read`` reads with the schema's text column; its
                   label columns if it has them. Without them, blanks are shown on other synthetic parents.
     shots         how many examples a prompt shows: of the same label where there are any.
-    words         length of a random sample: a number, or the lowest and highest of a uniform draw.
+    words         length of a random sample: a number, or the lowest and highest of a uniform draw. Here, too, words
+                  are what white space parts and has a letter or a digit: punctuation is none.
     length_scale  a variation has max(25, words of the parent + N(0, degree * length_scale)) words.
     most_words    no more words than this are asked for.
     instructions  a sentence of the user's in every prompt.
@@ -151,7 +153,7 @@ class Prompts:
         ones.
         """
         spread = float(rng.normal(0, degree * self.length_scale)) if degree * self.length_scale > 0 else 0.0
-        words = self._at_most(max(LEAST_WORDS, round(len(text.split()) + spread)))
+        words = self._at_most(max(LEAST_WORDS, round(word_count(text) + spread)))
         fields: dict[str, Any] = {"text": text, "degree": degree}
         label = self._label(facts)
         if self.variation == "paraphrase":

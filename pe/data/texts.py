@@ -1,9 +1,18 @@
-"""What an API or an embedder of texts needs: the one text column."""
+"""What an API or an embedder of texts needs: the one text column, and how long its texts are."""
 
 from __future__ import annotations
 
 from pe.data.schema import Schema, Text
 from pe.errors import SchemaError
+
+
+def word_count(text: str) -> int:
+    """The length of a text in words: what white space parts and has a letter or a digit, so that no punctuation counts.
+
+    >>> word_count("Well - it's 3.50, isn't it?!")
+    5
+    """
+    return sum(any(map(str.isalnum, piece)) for piece in text.split())
 
 
 def text_alone(schema: Schema, who: str) -> Text:

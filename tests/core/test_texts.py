@@ -7,6 +7,7 @@ import pytest
 from pe.build import build_embedder, build_plan
 from pe.config import Config
 from pe.data.schema import Categorical, Numeric, Schema, Text
+from pe.data.texts import word_count
 from pe.embedders.sentence import SentenceEmbedder
 from pe.errors import ConfigError, SchemaError
 
@@ -51,3 +52,19 @@ def test_other_features_beside_a_text_are_refused_before_anything_is_read() -> N
     wide = Schema((Text("text"), Numeric("x", 0, 1)))
     with pytest.raises(SchemaError, match="the schema also has 'x': make it the label, or list it in ignore"):
         build_embedder(config(), wide)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0),
+        (" ?! ... -- ", 0),
+        ("Hello, world!", 2),
+        ("Well - it's 3.50, isn't it?!", 5),
+        ("a well-known fact (of 1999)", 5),
+        ("_ _ blank _", 1),
+        ("日本 テキスト。", 2),
+    ],
+)
+def test_punctuation_is_no_word(text: str, words: int) -> None:
+    assert word_count(text) == words

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from pe.data.arrays import to_numpy
 from pe.data.labels import label_arrays
 from pe.data.schema import Schema, Text
+from pe.data.texts import word_count
 from pe.errors import ConfigError
 from pe.evaluation.learners import quietly
 from pe.evaluation.tables import Field, generic
 from pe.evaluation.text.classify import ExactLinear
-from pe.evaluation.text.corpus import words
 from pe.evaluation.text.distribution import Vectors, radii, within
 from pe.evaluation.text.embed import STEPS, Embeddings
 from pe.evaluation.text.language import Tokens, WordPieces, predicted
@@ -237,7 +237,7 @@ def _compared(
 
 
 def _lengths(texts: Sequence[str]) -> NDArray[np.int64]:
-    return np.array([len(words(text)) for text in texts], np.int64)
+    return np.array([word_count(text) for text in texts], np.int64)
 
 
 def _cell(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

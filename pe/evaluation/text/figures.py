@@ -34,6 +34,8 @@ class Fidelity:
 class Variety:
     """One group of texts; distinct n-grams and the Vendi score are those of as many n-grams and texts of each group.
 
+    mean_words, median_words  of their lengths, in words without punctuation.
+    empty       share of texts without any word or sign.
     similarity  mean cosine over pairs of texts; vendi: effective number of different texts.
     repeated    share of texts that equal another one of the group but for case and spacing.
     """
@@ -51,7 +53,7 @@ class Variety:
 class Shown:
     """What a report draws of texts; in no file of numbers.
 
-    lengths    words of every text, by role.
+    lengths    words of every text, by role; punctuation is none.
     map        embeddings by role, float64 (n, 2): the two directions in which the test texts vary most.
     explained  shares of the test texts' variance in these.
     examples   synthetic texts, drawn: the words before, within and after the longest span that stands in a training

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pe.data.texts import word_count
 from pe.errors import ConfigError
 from pe.evaluation.learners import classification, require_sklearn
 from pe.evaluation.result import Utility
@@ -143,7 +143,7 @@ class _Work:
             distribution.frechet(two, one),
             distribution.energy(two, one),
             two_sample(one, two, np.random.default_rng([self.seed, 13])),
-            length_distance(_lengths(self.words[real]), _lengths(self.words[made])),
+            length_distance(self._lengths(real), self._lengths(made)),
         )
 
     def _variety(self) -> dict[str, Variety]:
@@ -152,18 +152,22 @@ class _Work:
         shares = distinct(*(self.words[role] for role in roles))
         found = {}
         for role, own in zip(roles, shares, strict=True):
-            lengths, texts = _lengths(self.words[role]), [text.tobytes() for text in self.words[role]]
+            lengths, texts = self._lengths(role), [text.tobytes() for text in self.words[role]]
             _, place, counts = np.unique(np.array(texts, object), return_inverse=True, return_counts=True)
             found[role] = Variety(
                 float(lengths.mean()),
                 float(np.median(lengths)),
-                float((lengths == 0).mean()),
+                float(np.mean([text == b"" for text in texts])),
                 own,
                 distribution.self_similarity(self.vectors[role]),
                 distribution.vendi(self.vectors[role][self._draws(role, size)]),
                 float((counts[place] > 1).mean()),
             )
         return found
+
+    def _lengths(self, role: str) -> NDArray[np.int64]:
+        """Words of every text, without punctuation, int64 (n,)."""
+        return np.array([word_count(text) for text in self.corpora[role].texts], np.int64)
 
     def _memorisation(self) -> Memorisation | None:
         if "train" not in self.corpora:
@@ -173,7 +177,7 @@ class _Work:
             for role in ("synthetic", "holdout" if "holdout" in self.corpora else "test")
         )
         everything = self.words["all train"]
-        if int(_lengths(everything).sum()) > MOST_WORDS:
+        if sum(map(len, everything)) > MOST_WORDS:
             self.notes.append(f"copied spans were sought in {len(self.rows['train'])} training records")
             train = Group.of(self.words["train"], self.vectors["train"])
         else:
@@ -238,14 +242,10 @@ class _Work:
         longest = [row for row in longest if self.spans[row][1]] if self.distances is not None else []
         cut: Any = [spans(texts[row], *self.spans[row]) for row in (*drawn, *longest)]
         return Shown(
-            {role: _lengths(self.words[role]) for role in self.corpora if role != "holdout"},
+            {role: self._lengths(role) for role in self.corpora if role != "holdout"},
             {role: (self.vectors[role] / STEPS - middle) @ plane for role in ("test", "synthetic")},
             (float(values[-1]) / total, float(values[-2]) / total if len(values) > 1 else 0.0),
             self.distances,
             tuple(cut[: len(drawn)]),
             tuple(cut[len(drawn) :]),
         )
-
-
-def _lengths(texts: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
-    return np.array([len(text) for text in texts], np.int64)

@@ -54,7 +54,7 @@ _SUMMARY = (
     ("MAUVE", "mauve", "1", "area under the divergence frontier"),
     ("Frechet distance", "frechet", "0", "of the embeddings, squared"),
     ("two-sample test of texts", "two_sample", "0.5", "AUC of telling synthetic from real"),
-    ("length distance", "length_distance", "0", "Wasserstein distance, in words"),
+    ("length distance", "length_distance", "0", "Wasserstein distance, in words without punctuation"),
 )
 
 
@@ -85,8 +85,8 @@ def sections(name: str, found: TextFigures) -> Iterator[str]:
     yield f'<p class="note">Samples of {sizes} texts each; such figures depend on the size of a sample.</p>'
     yield "<h3>Lengths and variety</h3>" + page.image(pictures.lengths(found.shown), "lengths of texts")
     rows = [
-        ("words, mean", *(f"{each.mean_words:.1f}" for each in found.variety.values())),
-        ("words, median", *(f"{each.median_words:.1f}" for each in found.variety.values())),
+        ("words (without punctuation), mean", *(f"{each.mean_words:.1f}" for each in found.variety.values())),
+        ("words (without punctuation), median", *(f"{each.median_words:.1f}" for each in found.variety.values())),
         ("empty texts", *(f"{each.empty:.2%}" for each in found.variety.values())),
     ]
     rows += [
