@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -52,13 +52,17 @@ _DECADES = 9  # below the largest magnitude of a float
 
 @dataclass(frozen=True)
 class Bought:
-    """A complete schema, what it cost, and remarks (columns of which nothing was found). All of it is released."""
+    """A complete schema, what it cost, and remarks (columns of which nothing was found). All of it is released.
+
+    ``certificate`` covers the text of the schema, as ``schema.toml``, as a release's does its files.
+    """
 
     schema: Schema
     purchase: Purchase
     names: tuple[str, ...]
     sigma: float
     remarks: tuple[str, ...]
+    certificate: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def to_toml(self) -> str:
         """The schema with comments that say what was bought."""
@@ -145,7 +149,10 @@ def buy_schema(
         histogram = order.release(measure(private, cells, adjacency=budget.adjacency, norm=norm), sigma, 0)
     purchase = Purchase(cells.name, source, epsilon, delta, histogram.entry)
     schema, remarks = request.completed(cells.parts(histogram.votes), float(sigma), purchase)
-    return Bought(schema, purchase, request.names, float(sigma), remarks + warnings)
+    made = Bought(schema, purchase, request.names, float(sigma), remarks + warnings)
+    public = ["the schema but for what was bought, and the public ranges and candidates that it was bought from"]
+    content, answer = made.to_toml().encode(), histogram.counts.tobytes()
+    return replace(made, certificate=order.certify({"schema.toml": content}, {cells.name: answer}, public))
 
 
 @dataclass(frozen=True)

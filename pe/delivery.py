@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping
@@ -20,15 +19,19 @@ from pe.data.pictures import contact_page
 from pe.data.population import Population
 from pe.data.schema import Image, Numeric, Schema
 from pe.data.steps import round_to_steps
-from pe.errors import RunError
+from pe.errors import CertificateError, LedgerError, RunError
 from pe.evolution.select import apportion
 from pe.export import Files, check_formats, export, records
 from pe.files import refusals, write_atomically
 from pe.journal import Usage, usage_of
-from pe.privacy.certificate import read_certificate
+from pe.privacy.certificate import certificate_bytes, digests, issue, read_certificate, verify
+from pe.privacy.ledger import Ledger, default_path
 from pe.privacy.simulation import STAMP
 
 SIMULATED_CERTIFICATE = f"{STAMP}-certificate.json"
+
+RELEASED = "released.parquet"
+"""The released records in the run's directory, which every export is made from."""
 
 
 _ROW_ORDER = 0x524F5753
@@ -75,8 +78,9 @@ def examples(population: Population, schema: Schema, count: int = 10) -> list[tu
     return [(schema.labels[label], text) for label, text in zip(population.labels[chosen], texts, strict=True)]
 
 
-def digests(files: Files) -> dict[str, str]:
-    return {name: sha256(content).hexdigest() for name, content in sorted(files.items())}
+def data_digests(records: bytes, schema: bytes) -> dict[str, str]:
+    """What a release entry says of the data that files are exported from: the stored records, and their schema."""
+    return {RELEASED: sha256(records).hexdigest(), "schema.toml": sha256(schema).hexdigest()}
 
 
 def release_folder(run: Path, certificate: Mapping[str, Any]) -> Path:
@@ -84,15 +88,16 @@ def release_folder(run: Path, certificate: Mapping[str, Any]) -> Path:
     return run / ("simulation" if certificate.get("simulated") else "release")
 
 
-def certified(files: Files, certificate: dict[str, Any]) -> Files:
-    """The files with their certificate, which takes up their digests; after a simulation every name says so."""
-    simulated = certificate.get("simulated")
-    named = {f"{STAMP}-{name}": content for name, content in files.items()} if simulated else dict(files)
+def with_certificate(files: Files, certificate: Mapping[str, Any]) -> Files:
+    """The files, and the certificate that names them."""
+    return {**files, "certificate.json": certificate_bytes(certificate)}
+
+
+def stamped(files: Files, certificate: dict[str, Any]) -> Files:
+    """The files of a simulation, whose names say so, with what stands in a certificate's place."""
+    named = {f"{STAMP}-{name}": content for name, content in files.items()}
     certificate["files"] = certificate["files"] | digests(named)
-    named[SIMULATED_CERTIFICATE if simulated else "certificate.json"] = (
-        json.dumps(certificate, indent=1) + "\n"
-    ).encode()
-    return named
+    return named | {SIMULATED_CERTIFICATE: certificate_bytes(certificate)}
 
 
 def replace_folder(folder: Path, files: Files) -> None:
@@ -115,7 +120,8 @@ class Synthetic:
     """A synthetic data set with its certificate.
 
     ``run`` is the run directory; ``stopped`` says why the run ended before its last iteration, empty if it did not;
-    ``usage`` is what a metered API was asked, over all attempts.
+    ``usage`` is what a metered API was asked, over all attempts. ``ledger`` is the one that was charged, if
+    it is known.
     """
 
     population: Population = field(repr=False)
@@ -125,6 +131,7 @@ class Synthetic:
     stopped: str = ""
     warnings: tuple[str, ...] = ()
     usage: Usage | None = None
+    ledger: Path | None = None
 
     @property
     def simulated(self) -> bool:
@@ -175,23 +182,60 @@ class Synthetic:
     def to_parquet(self, path: str | Path) -> None:
         self._write("parquet", "synthetic.parquet", path)
 
-    def export(self, formats: Iterable[str], to: str | Path | None = None) -> list[Path]:
-        """Write further formats into the run's release folder, or with certificate and card into the folder ``to``."""
+    def export(
+        self, formats: Iterable[str], to: str | Path | None = None, *, ledger: str | Path | None = None
+    ) -> list[Path]:
+        """Write further formats into the run's release folder, or with certificate and card into the folder ``to``.
+
+        What is exported is what the run's release entry in the ledger names, by its digest, whatever this object holds;
+        the files are entered in turn. ``ledger`` is where, by default the one that was charged, or the user's. Free of
+        charge. Raises CertificateError where the release or the records behind it were changed, LedgerError where the
+        ledger is not at hand. ``to_csv`` and its siblings write records alone, without a certificate.
+        """
         formats = list(formats)
         check_formats(formats, self.schema)
-        files = public_files(self.population, self.schema, formats)
         source = release_folder(self.run, self.certificate)
-        certificate = dict(self.certificate)
-        if to is not None:
-            card = f"{STAMP}-CARD.md" if self.simulated else "CARD.md"
-            files["CARD.md"] = (source / card).read_bytes()
-            certificate["files"] = {}
-        folder, files = source if to is None else Path(to), certified(files, certificate)
+        if self.simulated:
+            files = public_files(self.population, self.schema, formats)
+            certificate = dict(self.certificate)
+            if to is not None:
+                files["CARD.md"] = (source / f"{STAMP}-CARD.md").read_bytes()
+                certificate["files"] = {}
+            files = stamped(files, certificate)
+        else:
+            files = self._certified(formats, source, to is None, ledger)
+        folder = source if to is None else Path(to)
         with refusals(folder):
-            for name, content in files.items():
+            for name, content in files.items():  # the certificate last
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
         return [folder / name for name in sorted(files)]
+
+    def _certified(self, formats: list[str], source: Path, within: bool, ledger: str | Path | None) -> Files:
+        """Exported files with a certificate, issued anew; ``within`` the release it names those that lie there, too."""
+        place = Path(ledger) if ledger is not None else self.ledger or default_path()
+        if not place.exists():
+            raise LedgerError(
+                f"an export is certified by the ledger that was charged, and there is none at {place}: name it "
+                "(--ledger, PE_LEDGER). Nothing was written."
+            )
+        book = Ledger(place)
+        certificate = read_certificate(source / "certificate.json")
+        verify(certificate, folder=source, ledger=book)
+        with refusals(self.run):
+            content, schema = (self.run / RELEASED).read_bytes(), (self.run / "schema.toml").read_bytes()
+        if data_digests(content, schema) != certificate["data"]:
+            raise CertificateError(
+                f"{self.run / RELEASED}, or the schema beside it, is not what the release entry in the ledger names: "
+                "restore both, or finish the run again with 'pe resume'. Nothing was written."
+            )
+        declared = Schema.read(self.run / "schema.toml")
+        population = Population.from_table(pa.parquet.read_table(pa.BufferReader(content)), declared)
+        files = public_files(population, declared, formats)
+        if not within:
+            files["CARD.md"] = (source / "CARD.md").read_bytes()
+        named = (certificate["files"] if within else {}) | digests(files)
+        return with_certificate(files, issue(book, certificate, files=named, data=certificate["data"]))
 
     def _write(self, format: str, name: str, path: str | Path) -> None:
         if self.simulated and not Path(path).name.startswith(STAMP):
@@ -207,5 +251,5 @@ def load(run: str | Path) -> Synthetic:
     else:
         raise RunError(f"{run} holds no release: 'pe resume {run}' finishes the run. Nothing was spent.")
     schema = Schema.read(Path(run) / "schema.toml")
-    population = Population.from_table(pa.parquet.read_table(Path(run) / "released.parquet"), schema)
+    population = Population.from_table(pa.parquet.read_table(Path(run) / RELEASED), schema)
     return Synthetic(population, schema, read_certificate(certificate), Path(run), usage=usage_of(Path(run)))

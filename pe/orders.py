@@ -14,19 +14,22 @@ further name, which is charged anew. The folder is private (0700), although what
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pe.errors import BudgetExceededError, RunLockedError, RunMismatchError
 from pe.evolution.start import Releaser
 from pe.files import refusals
+from pe.permissions import private_folder
 from pe.privacy.accountant import Cost, add, fits
 from pe.privacy.budget import Budget
+from pe.privacy.certificate import digests, draft, issue
 from pe.privacy.ledger import Account, Entry, Ledger, charges, drawn, granted, spent, undrawn
 from pe.privacy.release import Histogram
 from pe.private.dataset import PrivateDataset
@@ -74,6 +77,15 @@ class Order:
         """Try whether an answer can be stored; raises RunError."""
         rehearse_histogram(self.path / f"{number:03d}", bins)
 
+    def certify(self, files: Mapping[str, bytes], data: Mapping[str, bytes], public: Sequence[str]) -> dict[str, Any]:
+        """The certificate of files that were made from ``data`` (released answers, by name), entered in the ledger.
+
+        public  sentences: what the user declared to be public knowledge.
+        """
+        chain = self.book.chain(self.source)
+        begun = draft(chain, run=self.run, budget=self.budget, completed=(0, 0), declared_public=public)
+        return issue(self.book, begun, files=digests(files), data=digests(data))
+
     def settle(self, cost: Cost) -> None:
         """Find the try to go on with, and refuse what cannot be had, before private data are read.
 
@@ -119,7 +131,7 @@ class Order:
             self.number += 1
             self._afford(cost)
         with refusals(self.path):
-            self.path.mkdir(exist_ok=True, mode=0o700)
+            private_folder(self.path)
         return tuple(
             f"source '{other}' was charged for the same data: what both release adds up for the same people"
             for other in others
@@ -166,8 +178,8 @@ def ordered(
     root = book.path.with_name(f"{book.path.name}.answers")
     name = f"{kind}-{digest[:32]}"
     with refusals(root):
-        root.mkdir(exist_ok=True, mode=0o700)
-        lock = FileLock(root / f".{name}.lock")
+        private_folder(root)
+        lock = FileLock(root / f".{name}.lock", mode=0o600)
         try:
             lock.acquire(timeout=0)
         except Timeout:

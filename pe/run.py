@@ -139,8 +139,11 @@ class Run:
             self.iteration(number).mkdir(exist_ok=True)
         write_atomically(self.iteration(number) / "population.parquet", self._parquet(population))
 
-    def store_released(self, population: Population) -> None:
-        write_atomically(self.path / "released.parquet", self._parquet(population))
+    def store_released(self, population: Population) -> bytes:
+        """Store the released records and return the file's content."""
+        content = self._parquet(population)
+        write_atomically(self.path / "released.parquet", content)
+        return content
 
     def _parquet(self, population: Population) -> bytes:
         table, buffer = population.to_table(), io.BytesIO()
@@ -341,6 +344,11 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema, plan: dict[str
                 f"{path} was started with another configuration: {difference}. Restore the setting, or name another "
                 "run directory. Nothing was spent."
             )
+    elif any(path.glob("iterations/*/*")) or (path / "released.parquet").exists():
+        raise RunError(
+            f"{path} holds the iterations of a run and no run.json, which says which run's they are: restore it from a "
+            "backup, or name another run directory. Nothing was spent."
+        )
     known = {"iterations", "config.toml", "schema.toml", "run.json"}
     strangers = [item.name for item in path.iterdir() if item.name not in known and item.name[0] != "."]
     if strangers:

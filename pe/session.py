@@ -19,13 +19,15 @@ from pe.data.parts import place_of
 from pe.data.schema import Schema
 from pe.delivery import (
     Synthetic,
-    certified,
+    data_digests,
     examples,
     on_steps,
     public_files,
     release_folder,
     released,
     replace_folder,
+    stamped,
+    with_certificate,
 )
 from pe.errors import BudgetExceededError, ConfigError, LedgerError, PEError, RunError, RunMismatchError
 from pe.evolution.candidates import CandidateEmbedder
@@ -36,9 +38,10 @@ from pe.export import check_formats, default_formats
 from pe.preflight import check_run
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
-from pe.privacy.certificate import certify, simulated_certificate
+from pe.privacy.certificate import digests, draft, issue, simulated_certificate
 from pe.privacy.ledger import Account, Ledger, canonical, charges, drawn, granted, spent
 from pe.privacy.release import Histogram, Votes
+from pe.privacy.signature import signer
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
 from pe.private.dataset import PrivateDataset
 from pe.private.execution import ShardExecutor
@@ -313,7 +316,7 @@ class Session:
     def finish(self) -> Synthetic:
         """Write the release folder (data files, CARD.md, certificate.json, schema.toml, contact sheet) and return it.
 
-        Free of charge, and repeated by every call.
+        Free of charge, and repeated by every call. The ledger enters what is released before it is in its place.
         """
         assert self.generation is not None
         public = self.blueprint
@@ -327,7 +330,7 @@ class Session:
         completed, usage = (self.generation.iteration, plan.iterations), self.run.usage()
         if isinstance(self.account, Account):
             chain = self.account.ledger.chain(self.account.source)
-            certificate = certify(
+            certificate = draft(
                 chain, run=self.run.identity, budget=public.budget, completed=completed, declared_public=public_facts
             )
         else:
@@ -346,9 +349,18 @@ class Session:
             usage=usage,
         )
         files["CARD.md"] = card.encode()
-        self.run.store_released(population)
-        replace_folder(release_folder(self.run.path, certificate), certified(files, certificate))
-        return Synthetic(population, schema, certificate, self.run.path, self.stopped, tuple(self.warnings), usage)
+        content = self.run.store_released(population)
+        ledger = None
+        if isinstance(self.account, Account):
+            data = data_digests(content, (self.run.path / "schema.toml").read_bytes())
+            certificate = issue(self.account.ledger, certificate, files=digests(files), data=data)
+            files, ledger = with_certificate(files, certificate), self.account.ledger.path
+        else:
+            files = stamped(files, certificate)
+        replace_folder(release_folder(self.run.path, certificate), files)
+        return Synthetic(
+            population, schema, certificate, self.run.path, self.stopped, tuple(self.warnings), usage, ledger
+        )
 
 
 def _account(blueprint: Blueprint, book: Ledger, run: Run, create: bool) -> Account:
@@ -358,6 +370,7 @@ def _account(blueprint: Blueprint, book: Ledger, run: Run, create: bool) -> Acco
         book.create(source, budget)
     account = book.account(source, run=run.identity, budget=budget, config=blueprint.fingerprint())
     _check_affordable(blueprint.plan, account)
+    signer(book.key_path)  # what it lacks is said before anything is spent
     book.declare(source, blueprint.schema.with_label(None).fingerprint())
     return account
 

@@ -136,7 +136,7 @@ def show(source: str | None = None, *, ledger: Path | None = None, json: bool = 
 
 @app.command
 def history(source: str, *, ledger: Path | None = None, json: bool = False) -> None:
-    """Print every entry of a source in order: grants, schemas and charges, with what was spent so far.
+    """Print every entry of a source in order: grants, schemas, charges and releases, with what was spent so far.
 
     Parameters
     ----------
@@ -207,7 +207,14 @@ def schema(source: str, schema: Path, *, ledger: Path | None = None, json: bool 
 
 
 @app.command
-def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = False, json: bool = False) -> None:
+def verify(
+    certificate: Path,
+    *,
+    ledger: Path | None = None,
+    offline: bool = False,
+    public_key: Path | None = None,
+    json: bool = False,
+) -> None:
     """Recompute every figure of a certificate, and compare the digests of the files beside it.
 
     Parameters
@@ -215,16 +222,19 @@ def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = Fal
     certificate
         A certificate.json, in its release folder or beside the figures of a charged evaluation.
     ledger
-        A ledger file whose chain must contain the certificate's head; by default PE_LEDGER or the user's, if there is
-        one.
+        A ledger file, which must hold the certificate's release entry, and no charge of its run that the certificate
+        lacks; by default PE_LEDGER or the user's, if there is one.
     offline
         Do not look for a ledger.
+    public_key
+        The issuer's public key (PEM, as 'pe budget sign-key' names it), which must have signed the certificate.
     json
         Print one JSON object instead of lines.
     """
     from pe.errors import CertificateError
     from pe.privacy.certificate import read_certificate, verify
     from pe.privacy.ledger import Ledger, default_path
+    from pe.privacy.signature import read_public_key
 
     content = read_certificate(certificate)
     if "entries" not in content and (proof := certificate.with_name("certificate.json")).exists():
@@ -232,24 +242,52 @@ def verify(certificate: Path, *, ledger: Path | None = None, offline: bool = Fal
     book = None
     if not offline and (ledger is not None or default_path().exists()):
         book = Ledger(ledger)
-    checked = verify(content, folder=certificate.parent, ledger=book)
+    key = None if public_key is None else read_public_key(public_key)
+    *checked, signer = verify(content, folder=certificate.parent, ledger=book, public_key=key)
     if "charged.json" in content["files"]:
         from pe.evaluation.charged import check_figures
 
         checked.append(check_figures(content, certificate.parent))
     claim = content["claim"]
     if json:
-        emit({"valid": True, "claim": claim, "checked": checked})
+        emit({"valid": True, "claim": claim, "checked": checked, "signer": signer})
         return
     for line in checked:
         out.print(f"[green]holds[/]  {escape(line)}", highlight=False)
     if book is None:
         out.print("[yellow]not checked[/]  the ledger itself: none was named", highlight=False)
+    out.print(signer, highlight=False, markup=False, soft_wrap=True)
     out.print(
         f"The files are ({claim['epsilon']:g}, {claim['delta']:g})-differentially private per {claim['unit']} of "
         f"source '{content['source']}' ({claim['adjacency']}), as far as the ledger's entries are true.",
         highlight=False,
         markup=False,
+    )
+
+
+@app.command
+def sign_key(*, ledger: Path | None = None, json: bool = False) -> None:
+    """Make a key pair with which certificates are signed from now on, and print where its public half lies.
+
+    The private half stays beside the ledger's key, readable by its owner alone. Hand the public one to whoever verifies
+    ('pe budget verify --public-key FILE', or the standalone verifier). A key that is there is never replaced.
+
+    Parameters
+    ----------
+    ledger
+        The ledger file; by default PE_LEDGER, else the user's data directory.
+    json
+        Print one JSON object instead of a sentence.
+    """
+    from pe.privacy.ledger import Ledger
+    from pe.privacy.signature import create_key, read_public_key
+
+    place = create_key(Ledger(ledger).key_path)
+    key = read_public_key(place).hex()
+    _say(
+        f"Certificates are signed with the Ed25519 key {key}. Its public half, to be handed out: {place}",
+        {"public_key": key, "file": str(place)},
+        json,
     )
 
 
@@ -264,12 +302,11 @@ def verifier(path: Path = Path("verify_certificate.py"), *, json: bool = False) 
     json
         Print one JSON object instead of a sentence.
     """
-    from importlib.resources import files
-
     from pe.files import write_atomically
+    from pe.privacy.single_file import verifier_program
 
     place = path / "verify_certificate.py" if path.is_dir() else path
-    write_atomically(place, files("pe.privacy").joinpath("standalone.py").read_bytes(), once=True)
+    write_atomically(place, verifier_program(), once=True)
     _say(f"Wrote {place}: 'python {place.name} release/certificate.json' checks a release.", {"file": str(place)}, json)
 
 
@@ -321,6 +358,10 @@ def _history(chain: list[Entry]) -> Iterator[dict[str, Any]]:
             line["what"] = f"schema {f'{was[:12]} -> ' if was else ''}{line['schema'][:12]}"
         elif entry.kind == "draw":
             line |= {"run": body["run"], "entry": body["entry"], "what": f"noise for {body['entry'][:12]}"}
+        elif entry.kind == "release":
+            line |= {name: body[name] for name in ("run", "files", "data", "statement")}
+            count = body["files"]["count"]
+            line["what"] = f"release of {count} file{'s' if count > 1 else ''}"
         else:
             line |= {name: body[name] for name in ("purpose", "run", "iteration", "mechanism", "bins", "cost")}
             line["what"] = body["purpose"]

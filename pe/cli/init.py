@@ -95,6 +95,7 @@ def init(
     from pe.data.labels import label_names
     from pe.errors import ConfigError
     from pe.files import refusals, write_atomically
+    from pe.privacy.certificate import certificate_bytes
 
     config, target = folder / "pe.toml", folder / "schema.toml"
     own, options = label_names(label), CsvOptions(delimiter or AUTO, encoding or AUTO)
@@ -116,6 +117,7 @@ def init(
     content, method, formats, multiline = SCHEMA, "cross-tables", "csv", False
     api = API.format(kind="tabular")
     remarks: list[str] = []
+    certificate: dict[str, Any] | None = None
     if from_private is not None:
         asked = {"epsilon": epsilon, "delta": delta, "adjacency": adjacency, "source": source, "schema": schema}
         if absent := [name for name, value in asked.items() if value is None]:
@@ -130,6 +132,7 @@ def init(
         remarks += bought.remarks
         own = own or bought.schema.label_columns
         data, content = str(from_private.resolve()), bought.to_toml()
+        certificate = bought.certificate
         if bought.schema.text is not None:
             api, method, formats = TEXT_API, "text-pe", "jsonl"
     elif from_public is not None:
@@ -193,6 +196,8 @@ def init(
         folder.mkdir(parents=True, exist_ok=True)
         for path, written in encoded.items():
             write_atomically(path, written)
+        if certificate is not None:
+            write_atomically(folder / "schema.certificate.json", certificate_bytes(certificate))
     for remark in remarks:
         warn(remark)
     command = shlex.quote(str(config))

@@ -41,7 +41,7 @@ from pe.files import refusals, write_atomically
 from pe.orders import ordered
 from pe.privacy.accountant import Cost, add
 from pe.privacy.budget import Budget, Unit
-from pe.privacy.certificate import certify
+from pe.privacy.certificate import certificate_bytes, digests
 from pe.privacy.contribution import Contribution
 from pe.privacy.ledger import Ledger, granted
 from pe.privacy.mechanism import DiscreteGaussian
@@ -88,13 +88,18 @@ class ChargedEvaluation:
         """Write ``charged.json`` and its ``certificate.json``; raises RunError where another evaluation's lie."""
         place = Path(folder) / FIGURES
         refuse_others(place, self.facts["run"])
-        content = (json.dumps(self.facts, indent=1, ensure_ascii=False) + "\n").encode()
-        certificate = self.certificate | {"files": {FIGURES: sha256(content).hexdigest()}}
+        content = _content(self.facts)
+        if self.certificate["files"] != digests({FIGURES: content}):
+            raise CertificateError("the figures were changed after they were certified: evaluate again; it is free.")
         with refusals(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, content)
-        write_atomically(place.with_name("certificate.json"), (json.dumps(certificate, indent=1) + "\n").encode())
+        write_atomically(place.with_name("certificate.json"), certificate_bytes(self.certificate))
         return [place, place.with_name("certificate.json")]
+
+
+def _content(facts: dict[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def refuse_others(place: Path, run: str) -> None:
@@ -215,11 +220,12 @@ def evaluate_charged(
         private = PrivateDataset.read(test, declared, adjacency=budget.adjacency, user=user)
         warnings = order.bind(private, cost)
         counts: dict[str, NDArray[np.float64]] = {}
+        answers: dict[str, bytes] = {}
         released = []
         for number, (name, features) in enumerate(public.features.items(), start=1):
             votes = measure(private, features, adjacency=budget.adjacency, norm=public.norms[name])
             histogram = order.release(votes, scales[name], number)
-            counts[name] = histogram.votes
+            counts[name], answers[name] = histogram.votes, histogram.counts.tobytes()
             sigma = float(histogram.sigma)
             released.append({"counts": name, "bins": features.bins, "sigma": sigma, "entry": histogram.entry})
     weight = " Each user counts for so much together as one record may, however many they have." if user else ""
@@ -239,9 +245,7 @@ def evaluate_charged(
         **public.estimates(counts, {name: float(sigma) for name, sigma in scales.items()}, seed),
         "notes": list(public.notes),
     }
-    certificate = certify(
-        book.chain(source), run=order.run, budget=budget, completed=(0, 0), declared_public=_declared_public(head)
-    )
+    certificate = order.certify({FIGURES: _content(facts)}, answers, _declared_public(head))
     return ChargedEvaluation(facts, certificate, warnings)
 
 

@@ -19,7 +19,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,7 +40,7 @@ from pe.privacy.witness import Witness, load_key
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a source's chain: "grant", "schema", "reserve" or "draw"; ``body`` holds public settings only."""
+    """One row of a source's chain: "grant", "schema", "reserve", "draw" or "release"; ``body`` is public."""
 
     source: str
     number: int
@@ -150,6 +150,32 @@ class Ledger:
             entry = self._append(connection, source, "schema", {"schema": fingerprint, "time": _now()}, chain)
         self._witnessed(entry)
 
+    def enter_release(self, source: str, binding: Mapping[str, Any]) -> list[Entry]:
+        """Note what is handed out of a run, and return the chain up to and with that entry.
+
+        binding  of a certificate: the run, its claim and spending, and digests of the files, the data they were made
+                 from, and the certificate's statement.
+
+        The same release is entered once, as long as its run is not charged again. Raises LedgerError for a run that
+        was never charged, or was charged otherwise than the binding says.
+        """
+        run = str(binding["run"])
+        with self._transaction() as connection:
+            chain = self._require(connection, source)
+            paid = charges(chain, run)
+            if not paid or [str(part) for part in spent(chain, run)] != binding["spent"]["cost"]:
+                raise LedgerError(
+                    f"run {run} of source '{source}' was not charged what its release says: it was charged meanwhile, "
+                    "or the ledger is another one. Finish it again, under its own ledger. Nothing was spent by this "
+                    "call."
+                )
+            body = {**binding, "last_charge": paid[-1].hash}
+            for known in reversed(chain):
+                if known.kind == "release" and {**known.body, "time": None} == {**body, "time": None}:
+                    return chain[: known.number + 1]
+            entry = self._append(connection, source, "release", {**body, "time": _now()}, chain)
+        return [*chain, self._witnessed(entry)]
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def sources(self) -> list[str]:
@@ -189,6 +215,11 @@ class Ledger:
                 (fingerprint, source),
             ).fetchall()
         return (row[0] if row else None), [name for (name,) in others]
+
+    @property
+    def key_path(self) -> Path:
+        """Where the key really lies; what is private of this ledger's owner lies beside it."""
+        return self._key_path
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -239,12 +270,11 @@ class Ledger:
             raise
         return found
 
-    def _verify(self, connection: sqlite3.Connection) -> None:
-        """Verify every chain, and that none which the witness remembers is missing."""
-        sources = _sources(connection)
-        for source in sources:
-            self._chain(connection, source)
-        self._witness.refuse_missing_sources(sources)
+    def _verify(self, connection: sqlite3.Connection) -> dict[str, tuple[int, str]]:
+        """Verify every chain, and that none which the witness remembers is missing; return the newest heads."""
+        newest = {source: self._chain(connection, source)[-1] for source in _sources(connection)}
+        self._witness.refuse_missing_sources(newest)
+        return {source: (entry.number, entry.hash) for source, entry in newest.items()}
 
     def _append(
         self, connection: sqlite3.Connection, source: str, kind: str, body: dict[str, Any], chain: list[Entry]
@@ -437,6 +467,11 @@ def declared(chain: Sequence[Entry]) -> str | None:
 def charges(chain: Sequence[Entry], run: str | None = None) -> list[Entry]:
     """The reservations of all runs, or of one."""
     return [entry for entry in chain if entry.kind == "reserve" and run in (None, entry.body["run"])]
+
+
+def releases(chain: Sequence[Entry], run: str) -> list[Entry]:
+    """What was handed out of a run."""
+    return [entry for entry in chain if entry.kind == "release" and entry.body["run"] == run]
 
 
 def spent(chain: Sequence[Entry], run: str | None = None) -> Cost:

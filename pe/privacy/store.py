@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pe.errors import LedgerError, UnconfirmedError
+from pe.permissions import named_folder
 
 FORMAT = 1
 """Kept as SQLite's ``user_version``."""
@@ -207,10 +208,15 @@ def _look(path: Path, query: str, *values: str) -> str | None:
 def touch(path: Path) -> None:
     """Make an empty private file, if there is none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        named_folder(path.parent, path.name, strict=False)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise LedgerError(f"the ledger {path} cannot be made: {error.strerror}. Nothing was spent.") from None
+        reason = error.strerror or str(error)
+        raise LedgerError(f"the ledger {path} cannot be made: {reason}. Nothing was spent.") from None
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pe.errors import LedgerError
-from pe.files import publish_once
+from pe.permissions import OpenFolderError, named_folder, private_folder, write_private
 from pe.privacy.store import holds, identity_at
 
 
@@ -30,30 +30,28 @@ def default_key_path() -> Path:
 
 
 def load_key(path: str | Path | None, *, create: bool) -> tuple[bytes, Path]:
-    """The 32-byte ledger key and where it lies; ``create`` makes it (0600 in a 0700 directory) when missing."""
+    """The 32-byte ledger key and where it really lies; ``create`` makes it (0600 in a 0700 directory) when missing.
+
+    Links are followed: what is remembered beside the key is remembered beside the file, whatever it is called.
+    """
     place = Path(path) if path is not None else default_key_path()
     try:
+        place = place.resolve()
         if create and not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft = place.with_name(f".{place.name}.{os.getpid()}")
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                publish_once(draft, place)  # never replaces a key that another process made meanwhile
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink(missing_ok=True)
+            named_folder(place.parent, place.name, strict=True)
+            write_private(place, secrets.token_hex(32).encode(), once=True)
         key = bytes.fromhex(place.read_text().strip())
+        named_folder(place.parent, place.name, strict=True)
+        if place.stat().st_mode & 0o077:
+            place.chmod(0o600)
     except FileNotFoundError:
         raise LedgerError(
             f"the ledger's key is missing: expected it at {place}. Restore it, or name its place with PE_LEDGER_KEY. "
             "Nothing was spent."
         ) from None
-    except (OSError, ValueError) as error:
+    except OpenFolderError as error:
+        raise LedgerError(f"the ledger's key {place} cannot be used: {error}. Nothing was spent.") from None
+    except (OSError, RuntimeError, ValueError) as error:
         raise LedgerError(
             f"the ledger's key {place} cannot be read ({type(error).__name__}). Nothing was spent."
         ) from None
@@ -65,7 +63,8 @@ def load_key(path: str | Path | None, *, create: bool) -> tuple[bytes, Path]:
 class Witness:
     """What is known of one ledger, by its identity: where it lies, and the newest (number, hash) of each source.
 
-    Kept in ``KEY.heads/IDENTITY/``, beside the key: ``place``, and one file per source. ``identity`` is empty until
+    Kept in ``KEY.heads/IDENTITY/``, beside the key: ``place``, and one file per source. Once there is a place, a source
+    without its file had it deleted. ``identity`` is empty until
     the ledger was opened.
     """
 
@@ -87,18 +86,21 @@ class Witness:
                     f"{self._root / identity}. Nothing was spent."
                 )
 
-    def settle(self, verify: Callable[[], None]) -> None:
+    def settle(self, verify: Callable[[], Mapping[str, tuple[int, str]]]) -> None:
         """Remember where the ledger lies; raise LedgerError if it is a copy of one that still lies elsewhere.
 
-        ``verify`` is called for a ledger that was moved and raises LedgerError if it lacks a remembered head.
+        ``verify`` is called for a ledger that is new here, or was moved: it raises LedgerError if the ledger lacks a
+        remembered head, and returns the newest head of every source.
         """
         self.refuse_a_lost_ledger()
         if self._place(self._identity) == self._ledger:
             return
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(self._directory / "place.lock"):
+        self._make()
+        with _lock(self._directory / "place.lock"):
             before = self._place(self._identity)
-            if before is not None and before != self._ledger:
+            if before == self._ledger:
+                return  # another process was faster
+            if before is not None:
                 if _same_place(before, self._ledger):
                     return  # a link or a mount
                 if _still_holds(before, self._identity):
@@ -106,7 +108,11 @@ class Witness:
                         f"{self._ledger} is a copy of the ledger {before}: charges to the two would not add up. Use "
                         "the original, or delete it if the copy is newer. Nothing was spent."
                     )
-                verify()
+            # heads first: from the moment that the place is known, a head that is missing was deleted
+            heads = verify()
+            if before is None:
+                for source, (number, digest) in heads.items():
+                    self.advance(source, number, digest)
             _write(self._directory / "place", json.dumps(str(self._ledger)))
 
     def refuse_missing_sources(self, sources: Iterable[str]) -> None:
@@ -119,9 +125,13 @@ class Witness:
 
     @contextmanager
     def creating(self, source: str) -> Iterator[None]:
-        """Hold the block in which a source is created; raise LedgerError if another ledger holds it already."""
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(self._root / "sources.lock"):
+        """Hold the block in which a source is created; raise LedgerError if another ledger holds it already.
+
+        Until its first head is written, a mark says that it is not missing for having been deleted.
+        """
+        self._make()
+        mark = self._mark(source)
+        with _lock(self._root / "sources.lock"):
             for identity, place in self._others():
                 if self._path(source, identity).exists() or holds(place, identity, source):
                     gone = "" if place.exists() else f", or delete {self._root / identity} if that one is gone for good"
@@ -129,7 +139,13 @@ class Witness:
                         f"source '{source}' has its budget in the ledger {place}, and two ledgers for one source do "
                         f"not add up: use that one, or another name for other data{gone}. Nothing was spent."
                     )
-            yield
+            if not self._path(source).exists():
+                _write(mark, "")
+            try:
+                yield
+            finally:
+                if self._path(source).exists():
+                    mark.unlink(missing_ok=True)
 
     def _others(self) -> Iterator[tuple[str, Path]]:
         """Identity and remembered place of every other ledger under this key."""
@@ -144,29 +160,41 @@ class Witness:
             return Path(str(json.loads(path.read_text())))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             raise LedgerError(f"{path} is damaged: restore it. Nothing was spent.") from None
 
     # -- heads -----------------------------------------------------------------------------------------------------
 
     def seen(self, source: str) -> tuple[int, str] | None:
         """The remembered head. Read it before reading the chain, so that it can only be behind."""
+        path = self._path(source)
         try:
-            number, digest = json.loads(self._path(source).read_text())
-            return int(number), str(digest)
+            number, digest = json.loads(path.read_text())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError):
-            raise LedgerError(f"{self._path(source)} is damaged: restore it. Nothing was spent.") from None
+        except (OSError, ValueError, TypeError, RecursionError):
+            number = digest = None
+        if type(number) is not int or number < 0 or not isinstance(digest, str):
+            raise LedgerError(f"{path} is damaged: restore it. Nothing was spent.")
+        return number, digest
 
     def check(self, source: str, seen: tuple[int, str] | None, hashes: Sequence[str]) -> None:
-        """Raise LedgerError if the chain does not contain the remembered head."""
+        """Raise LedgerError if the chain does not contain the remembered head, or if that was deleted."""
         if seen is not None and (len(hashes) <= seen[0] or hashes[seen[0]] != seen[1]):
             raise LedgerError(
                 f"the ledger {self._ledger} was rolled back: source '{source}' had {seen[0] + 1} entries or more, now "
                 f"{len(hashes)}. Restore the newest copy, with the -wal file beside it if there is one. Nothing was "
                 "spent."
             )
+        if seen is None and hashes and self._place(self._identity) is not None:
+            if len(hashes) == 1 and self._mark(source).exists():  # a crash after the first entry
+                self.advance(source, 0, hashes[0])
+            elif self.seen(source) is None:  # another process may have written it meanwhile
+                raise LedgerError(
+                    f"{self._path(source)} is missing, which remembers the newest entry of source '{source}': restore "
+                    f"it from a backup. If it is gone for good, and the ledger {self._ledger} is the newest there is, "
+                    f"delete {self._directory}. Nothing was spent."
+                )
 
     def rehearse(self, source: str) -> None:
         """Try the writing that ``advance`` will do; raises LedgerError where it would fail.
@@ -176,8 +204,8 @@ class Witness:
         path = self._path(source)
         trial = path.with_suffix(".trial")
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(path.with_suffix(".lock")):
+            self._make()
+            with _lock(path.with_suffix(".lock")):
                 _write(trial, json.dumps([2**53, "0" * 64]))
                 trial.unlink()
         except OSError as error:
@@ -188,26 +216,39 @@ class Witness:
 
     def advance(self, source: str, number: int, digest: str) -> None:
         """Remember a committed head. Lost in a crash, it is merely behind."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make()
         path = self._path(source)
-        with FileLock(path.with_suffix(".lock")):
+        with _lock(path.with_suffix(".lock")):
             before = self.seen(source)
             if before is None or before[0] < number:
                 _write(path, json.dumps([number, digest]))
+
+    def _make(self) -> None:
+        """The folders, private whatever the umask; raises LedgerError."""
+        try:
+            private_folder(self._root)
+            private_folder(self._directory)
+        except OSError as error:
+            raise LedgerError(
+                f"{self._directory}, where a ledger's newest entries are remembered, cannot be made or kept to "
+                f"yourself ({error.strerror}): make {self._root.parent} writable. Nothing was spent by this call."
+            ) from None
 
     def _path(self, source: str, identity: str | None = None) -> Path:
         directory = self._root / identity if identity else self._directory
         return directory / f"{sha256(source.encode()).hexdigest()[:32]}.json"
 
+    def _mark(self, source: str) -> Path:
+        return self._path(source).with_suffix(".begun")
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(path, mode=0o600)
+
 
 def _write(path: Path, text: str) -> None:
     """Replace a file whole; call it under its lock."""
-    draft = path.with_suffix(".draft")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_private(path, text.encode())
 
 
 def _same_place(one: Path, other: Path) -> bool:

@@ -73,7 +73,7 @@ def test_from_a_public_sample_to_a_verified_release(project: Path, run) -> None:
     assert exported.code == 0, exported.err
     verified = run("budget", "verify", facts["certificate"], "--json")
     assert verified.code == 0, verified.err
-    assert len(json.loads(verified.out)["checked"]) == 5
+    assert len(json.loads(verified.out)["checked"]) == 6
     shown = json.loads(run("budget", "show", "private", "--json").out)["sources"]["private"]
     assert [charge["iteration"] for charge in shown["charges"]] == [0, 1, 2, 3]
     for command in (
@@ -187,11 +187,11 @@ def test_a_changed_certificate_or_file_does_not_verify(project: Path, run) -> No
     assert "missing or was changed" in run("budget", "verify", release / "certificate.json").err
     (release / "synthetic.csv").write_bytes(original)
     for change, text in (
-        (lambda c: c["claim"].update(epsilon=0.5), "pass the claimed"),
+        (lambda c: c["claim"].update(epsilon=0.5), "claim is not what its release entry"),
         (lambda c: c["entries"][2].update(sigma="1000"), "entry 2 in the certificate was altered"),
         (lambda c: c["entries"].pop(), "head is not the hash"),
-        (another_kind, "entry 1 is of an unknown kind 'refund'"),
-        (lambda c: c["spent"].update(epsilon=0.1), "lower than the charges"),
+        (another_kind, "are missing, or are not those of its release"),
+        (lambda c: c["spent"].update(epsilon=0.1), "spent is not what its release entry"),
         (lambda c: c.pop("claim"), "malformed"),
     ):
         changed = json.loads(json.dumps(certificate))
@@ -208,8 +208,8 @@ def test_the_history_tells_every_entry_in_order(project: Path, run) -> None:
     facts = json.loads(told.out)
     lines = facts["entries"]
     assert (facts["source"], facts["delta"]) == ("private", 1e-5)
-    assert [line["number"] for line in lines] == list(range(7))
-    assert [line["kind"] for line in lines] == ["grant", "schema", *["reserve"] * 4, "grant"]
+    assert [line["number"] for line in lines] == list(range(8))
+    assert [line["kind"] for line in lines] == ["grant", "schema", *["reserve"] * 4, "release", "grant"]
     assert [line["iteration"] for line in lines[2:6]] == [0, 1, 2, 3]
     assert [line["what"] for line in lines[:1] + lines[-1:]] == [
         "grant epsilon 1 at delta 1e-06 (add-remove, per record)",
@@ -219,6 +219,7 @@ def test_the_history_tells_every_entry_in_order(project: Path, run) -> None:
     assert spent[:2] == [0, 0]
     assert spent[1:6] == sorted(set(spent[1:6]))
     shown = json.loads(run("budget", "show", "private", "--json").out)["sources"]["private"]
+    assert lines[6]["what"].startswith("release of ")
     assert spent[-1] == spent[-2] == shown["epsilon_spent"]
     assert lines[-1]["hash"] == shown["head"]
     assert all(line["sigma"] > 1 and line["run"] and line["time"] for line in lines[2:6])

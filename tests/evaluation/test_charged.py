@@ -18,9 +18,9 @@ from pe.cli import main
 from pe.data.arrays import to_table
 from pe.data.coerce import coerce
 from pe.data.read import read
-from pe.errors import BudgetExceededError, ConfigError, RunError, RunMismatchError, SchemaError
+from pe.errors import BudgetExceededError, CertificateError, ConfigError, RunError, RunMismatchError, SchemaError
 from pe.evaluation import evaluate_charged
-from pe.evaluation.charged import _Public
+from pe.evaluation.charged import _Public, check_figures
 from pe.evaluation.contributions import ModelScores, predicted_codes, predicted_numbers
 from pe.evaluation.tables import Frame
 from pe.orders import Order
@@ -290,7 +290,12 @@ def test_the_same_evaluation_is_paid_for_once_and_verifies(ledger: pe.Ledger, tm
     figures.write_text(json.dumps(facts))
     forged = certificate | {"files": {"charged.json": sha256(figures.read_bytes()).hexdigest()}}
     proof.write_text(json.dumps(forged))
-    assert "not what the ledger's entry paid for" in run("budget", "verify", proof, "--ledger", ledger.path)[2]
+    assert "not what its release entry" in run("budget", "verify", proof, "--ledger", ledger.path)[2]
+    with pytest.raises(CertificateError, match="not what the ledger's entry paid for"):
+        check_figures(forged, proof.parent)
+    first.facts["models"][0]["accuracy"] = 1.0
+    with pytest.raises(CertificateError, match="changed after they were certified"):
+        first.save(tmp_path / "elsewhere")
     code, _, err = run("budget", "verify", figures, "--offline")
     assert (code, "certificate.json beside it is" in err) == (1, True)
 

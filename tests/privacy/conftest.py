@@ -10,7 +10,7 @@ import pytest
 
 from pe.privacy.standalone import main
 
-from .certificates import Outcome
+from .certificates import CONTENT, FILE, Outcome
 
 
 @pytest.fixture
@@ -19,6 +19,8 @@ def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., O
 
     def call(content: object, *options: str, folder: Path = tmp_path) -> Outcome:
         path = folder / "certificate.json"
+        if isinstance(content, dict) and FILE in (content.get("files") or ()):
+            (folder / FILE).write_bytes(CONTENT)
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
         capsys.readouterr()
         code = main([str(path), *options])
