@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,8 @@ from pe.data.labels import label_names
 from pe.data.parts import locate
 from pe.data.records import Counts
 from pe.data.sample import SampleColumn, read_sample
-from pe.data.schema import RESERVED, Categorical, Column, Image, Schema, Text
+from pe.data.schema import RESERVED, Categorical, Column, Datetime, Image, Numeric, Schema, Text
+from pe.data.times import instant
 from pe.errors import PrivateDataError, SchemaError
 
 
@@ -59,6 +61,8 @@ def draft(
         if wanted not in names:
             raise SchemaError(f"{path} has no column '{wanted}'; it has {', '.join(names)}.")
     remarks = [*_remarks_on_lines(found.counts), *(_remark_on_name(name) for name in found.nameless)]
+    if any(_is_value(name) for name in names) or 2 * found.counts.wrong_width > found.counts.records:
+        remarks.insert(0, f"{path}: does its first line name the columns? It does not look like it")
     drafted: list[Column] = []
     ignored: list[str] = []
     for column in found.columns:
@@ -83,7 +87,8 @@ def draft(
             remarks.append(f"column '{column.name}' was left out: {guess.cause}")
             continue
         drafted.append(guess.column)
-        if column.name not in (text, *label_columns) and column.pixels is None and like_ids(column):
+        identifies = isinstance(guess.column, Categorical | Numeric) and not isinstance(guess.column, Datetime)
+        if identifies and column.name not in label_columns and like_ids(column):
             remarks.append(
                 f"column '{column.name}' has no two equal values: if it is an id, give it type = \"key\": that makes "
                 "fresh ones and never reads the private ones"
@@ -106,13 +111,18 @@ def _remarks_on_lines(counts: Counts) -> Iterator[str]:
         yield f"{counts.open_quotes} of {counts.records} lines have a quote that nothing closes: a line ends at its end"
 
 
+def _is_value(name: str) -> bool:
+    """Whether the name of a column looks like a value: a number, or a date."""
+    return natural_order(name)[0] < math.inf or instant(name) is not None
+
+
 def _infer_feature(column: SampleColumn) -> Inference:
     if column.name.startswith(RESERVED):
         return Inference(None, f"names that begin with '{RESERVED}' are reserved: rename it, in the private data too")
     try:
         return infer(column)
     except SchemaError as error:  # one column is never the end of a draft
-        return Inference(None, str(error).removesuffix("."))
+        return Inference(None, str(error).removeprefix(f"column '{column.name}': ").removesuffix("."))
 
 
 def _remark_on_name(name: str) -> str:

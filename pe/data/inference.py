@@ -57,14 +57,14 @@ _EARLY_DATES = ("0001-01-01", "1800-01-01", "1899-12-30", "1899-12-31", "1900-01
 _TRUE_DIGITS = 12
 """Significant digits that arithmetic on doubles leaves unharmed."""
 
+_MIN_VALUES_BESIDE_A_MARKER = 4
+"""Distinct numbers among which the least or the greatest may be a mark; of +1 and -1 none is."""
+
 _EXAMINED = 10_000
 """Distinct values that are looked at to name a cause."""
 
-_KEY_ADVICE = 'type = "key" makes fresh ones and never reads the private ones'
-_LIST_ADVICE = (
-    'list the values that may occur in a file, one a line (type = "categorical", values_file = "values.txt"), or, if '
-    f"it is an id, {_KEY_ADVICE}"
-)
+_KEY_ADVICE = 'type = "key" makes fresh ones'
+_LIST_ADVICE = f"declare it with a public list of its values (values_file), or, if it is an id: {_KEY_ADVICE}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def infer(sample: SampleColumn) -> Inference:
     if sample.classes:
         kind: Literal["categorical", "ordinal"] = "ordinal" if sample.ordered else "categorical"
         return Inference(Categorical(sample.name, sample.classes, None, kind, sample.missing > 0))
+    if sample.kind is not None and _is_unreadable(sample.kind):
+        return Inference(None, cause_of(sample))
     if not len(sample.present):
         return Inference(None, "it is empty: if the private data hold values, declare it by hand")
     markers = {text: count for text, count in sample.counts.items() if text in MARKERS}
@@ -204,6 +206,11 @@ def _numbers(sample: SampleColumn, texts: Sequence[str]) -> Inference | None:
     numbers = wide_numbers(pa.chunked_array([distinct]), Numeric("numbers", 0, 1))
     if np.isnan(numbers).any():
         return None
+    if _all_match(distinct, _WHOLE) and np.abs(numbers).max() > 2**53:
+        return Inference(
+            None,
+            f"its whole numbers pass 2**53 (64-bit ids?), which no integer column holds; if it is an id: {_KEY_ADVICE}",
+        )
     if (code := _code(sample, distinct)) is not None:
         return code
     finite = np.isfinite(numbers) & (np.abs(numbers) < sys.float_info.max)
@@ -214,15 +221,15 @@ def _numbers(sample: SampleColumn, texts: Sequence[str]) -> Inference | None:
     whole = _all_match(distinct, _WHOLE) if kind is None or _is_text(kind) else pa.types.is_integer(kind)
     if not whole and missing and np.all(numbers == np.rint(numbers)):
         whole = True  # whole numbers that became floats for the sake of the missing ones
-    if whole and max(abs(low), abs(high)) > 2**53:
-        return Inference(
-            None, f"its whole numbers pass 2**53 (64-bit ids?), which no integer column holds: {_KEY_ADVICE}"
-        )
     every = wide_numbers(sample.values, Numeric("numbers", 0, 1))
     log = _skewed(every[np.isfinite(every)])
     step = None if whole else step_of(texts)
+    if step is not None:  # bounds with the dust of arithmetic go to their step
+        unbounded = Numeric(sample.name, 0, 0, step=step)
+        low, high = unbounded.from_steps(unbounded.steps(np.array([low, high]))).tolist()
     column = Numeric(sample.name, low, high, whole, None, log, missing, step)
-    return Inference(column, remarks=tuple(_remarks_on_extremes(sample, numbers, every)))
+    remarks = [*_remarks_on_extremes(sample, numbers, every), *_remarks_on_epochs(sample.name, distinct)]
+    return Inference(column, remarks=tuple(remarks))
 
 
 def _code(sample: SampleColumn, distinct: pa.Array) -> Inference | None:
@@ -238,7 +245,9 @@ def _code(sample: SampleColumn, distinct: pa.Array) -> Inference | None:
         if _all_match(distinct, pattern):
             example = iso(float(_seconds_of("2024-01-31")), date=True)
             found = _categories(
-                sample, f"its values are calendar numbers ({form}), not quantities: write ISO dates such as {example}"
+                sample,
+                f"its values are calendar numbers ({form}), not quantities: write ISO dates, such as {example}",
+                "",
             )
             if isinstance(found.column, Categorical):
                 found = Inference(
@@ -299,8 +308,10 @@ def _remarks_on_extremes(
     sample: SampleColumn, distinct: NDArray[np.float64], every: NDArray[np.float64]
 ) -> Iterator[str]:
     """Numbers that may stand for missing values: 999 far above all others, -1 as the only negative one."""
+    if len(distinct) < _MIN_VALUES_BESIDE_A_MARKER:
+        return
     for value, others, bound in ((distinct[-1], distinct[:-1], "max"), (distinct[0], distinct[1:], "min")):
-        if not len(others) or np.count_nonzero(every == value) < 2:
+        if np.count_nonzero(every == value) < 2:
             continue
         nearest = float(others[-1] if bound == "max" else others[0])
         if bound == "max":
@@ -315,16 +326,26 @@ def _remarks_on_extremes(
             )
 
 
+def _remarks_on_epochs(name: str, distinct: pa.Array) -> Iterator[str]:
+    """Whole numbers that may count seconds or milliseconds since 1970."""
+    if _all_match(distinct, _EPOCH):
+        unit = "s" if _all_match(distinct, r"^\d{10}$") else "ms"
+        yield (
+            f"column '{name}': its numbers may count {'seconds' if unit == 's' else 'milliseconds'} since 1970: then "
+            f'type = "datetime" with epoch = "{unit}" and bounds such as "2020-01-01" says so'
+        )
+
+
 # -- categories --------------------------------------------------------------------------------------------------------
 
 
-def _categories(sample: SampleColumn, code: str = "") -> Inference:
+def _categories(sample: SampleColumn, code: str = "", advice: str = _LIST_ADVICE) -> Inference:
     """Categories where there are few, else why there are none. ``code``: what is known about the values."""
     distinct = sorted(sample.counts, key=natural_order)
     kind = sample.kind
     listable = kind is None or _is_text(kind) or pa.types.is_boolean(kind) or _is_number(kind)
     if not listable or len(distinct) > min(MAX_CATEGORIES, max(FREE_CATEGORIES, len(sample) // 2)):
-        return Inference(None, cause_of(sample, code))
+        return Inference(None, cause_of(sample, code, advice))
     remarks = list(_remarks_on_spelling(sample.name, sample.counts))
     form = common_form(distinct[:MAX_CATEGORIES], 0.9)
     if form is not None and form.name != "ranges" and not code:
@@ -349,7 +370,7 @@ def _remarks_on_spelling(name: str, counts: Mapping[str, int]) -> Iterator[str]:
             yield f"column '{name}': {listed} are different values for a run, as they are written differently"
 
 
-def cause_of(sample: SampleColumn, code: str = "") -> str:
+def cause_of(sample: SampleColumn, code: str = "", advice: str = _LIST_ADVICE) -> str:
     """Why a column has no place in a drafted schema, and what to do."""
     kind = sample.kind
     if kind is not None and pa.types.is_nested(kind):
@@ -362,7 +383,7 @@ def cause_of(sample: SampleColumn, code: str = "") -> str:
     some = texts[:_EXAMINED]
     different = f"{len(sample.counts)} different values"
     if code:
-        return f"{code}; with {different} there are too many to list here: {_LIST_ADVICE}"
+        return f"{code}; it has {different}, too many to list here" + (f": {advice}" if advice else "")
     form = common_form(some)
     if form is not None:
         example = next(text for text in some if form.pattern.match(text))
@@ -388,6 +409,8 @@ def like_ids(sample: SampleColumn) -> bool:
         return False
     kind = sample.kind
     if kind is not None and not (_is_text(kind) or pa.types.is_integer(kind)):
+        return False
+    if _all_match(sample.present, _EPOCH):
         return False
     if _any_match(sample.present, r"\s"):
         return False
@@ -420,6 +443,12 @@ def _is_text(kind: pa.DataType) -> bool:
             pa.types.is_large_binary,
         )
     )
+
+
+def _is_unreadable(kind: pa.DataType) -> bool:
+    """Whether no column of a schema is read from a type of a file: lists, times of day, durations."""
+    held = pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+    return bool(pa.types.is_nested(kind) or (pa.types.is_temporal(kind) and not held))
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -23,6 +23,9 @@ _PARTED = ("arrow", "csv", "jsonl", "parquet", "tsv")
 """Formats that may come in many files."""
 
 
+_FOREIGN = (".xls", ".xlsx", ".xlsm", ".ods", ".sav", ".dta", ".sas7bdat", ".xpt", ".rds", ".rdata", ".db", ".sqlite")
+"""Suffixes of workbooks, statistics packages and databases, which are not read."""
+
 _COMPRESSED = ("csv", "jsonl", "tsv")
 """Formats that may be compressed by gzip."""
 
@@ -88,7 +91,9 @@ def locate(path: str | Path, format: str | None = None, options: CsvOptions | No
     kind = kinds.pop()
     if kind not in FORMATS.values() or (len(found) > 1 and kind not in _PARTED):
         known = ", ".join(KINDS)
-        raise PrivateDataError(f"{name}: unknown format; set format to one of {known}. Nothing was spent.")
+        foreign = any(PurePosixPath(each).suffix.lower() in _FOREIGN for each in found)
+        advice = "save it as CSV or Parquet" if foreign else f"set format to one of {known}"
+        raise PrivateDataError(f"{name}: unknown format; {advice}. Nothing was spent.")
     parts = tuple(part for part in found.values() if part.size)
     if not parts:
         raise PrivateDataError(f"{name} is empty. Nothing was spent.")
