@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pe.apis.answers import is_reasoning_tag, opens_reasoning
 from pe.apis.checkpoint import Checkpoint
 from pe.apis.prompts import Prompt
 from pe.errors import APIError, ConfigError
+
+_TAG_TOKENS = 16
+"""Tokens at the end of a prompt among which a tag that opens reasoning is looked for."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,20 @@ class CausalLM:
     def _ends(self) -> list[int]:
         """Tokens that end an answer: those of the model's own, and every other special one."""
         own = self._model.generation_config.eos_token_id
-        return sorted({*(own if isinstance(own, list) else [own]), *self.tokenizer.all_special_ids} - {None})
+        ends = {*(own if isinstance(own, list) else [own]), *self.tokenizer.all_special_ids}
+        return sorted(ends - {None} - self._reasoning_tags)
+
+    @cached_property
+    def _reasoning_tags(self) -> set[int]:
+        """Special tokens that open or close reasoning: they end no answer, and are kept in its text."""
+        special: dict[int, str] = dict(
+            zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=False)
+        )
+        return {token for token, text in special.items() if is_reasoning_tag(text)}
+
+    def opens_reasoning(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt ends with a tag that opens reasoning, as some chat templates do."""
+        return self.chat and opens_reasoning(self.tokenizer.decode(prompt[-_TAG_TOKENS:]))
 
     def load(self) -> None:
         """Load the weights, unless they are; raises ConfigError where they cannot be."""
@@ -129,11 +146,18 @@ class CausalLM:
             )
             for index, tokens in zip(batch, drawn, strict=True):
                 length = next((at for at, token in enumerate(tokens) if token in self._ends), len(tokens))
-                text = self.tokenizer.decode(tokens[: min(length, limits[index])], skip_special_tokens=True)
+                text = self._decoded(tokens[: min(length, limits[index])])
                 cut = min((text.find(each) for each in stop if each in text), default=-1)
                 yield Answer(
                     index, (text if cut < 0 else text[:cut]).strip(), cut >= 0 or length < limits[index], length
                 )
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        """A text without special tokens but those around reasoning."""
+        if not self._reasoning_tags:
+            return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        dropped = set(self.tokenizer.all_special_ids) - self._reasoning_tags
+        return str(self.tokenizer.decode([token for token in tokens if token not in dropped]))
 
     def _batches(self, lengths: Sequence[int], limits: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []

@@ -33,6 +33,9 @@ AGAIN = frozenset({"timeout", "rate limited", "server error", "no connection"})
 HOPELESS = frozenset({"too long", "rejected"})
 """Outcomes that the same question would have again."""
 
+_REASONING = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "redacted_thinking")
+"""Fields of a message, and types of parts of its content, that hold reasoning."""
+
 _SECRET = re.compile(r"auth|key|token|secret|cookie|passw|signature|^sig$|^code$", re.IGNORECASE)
 _LENGTH = re.compile(r"context.?(length|window)|maximum context|max_model_len|too long|too many tokens", re.IGNORECASE)
 _FILTER = re.compile(r"content.?filter|content.?policy|responsible.?ai|safety", re.IGNORECASE)
@@ -46,6 +49,7 @@ class Answer:
     tokens     of prompt and answer, as reported; None where the endpoint did not say.
     truncated  whether the answer reached its length limit.
     unseen     requests that were sent and got no response: they may have been charged.
+    reasoned   whether reasoning came in a field of its own.
     """
 
     outcome: str
@@ -54,6 +58,7 @@ class Answer:
     tokens: tuple[int, int] | None = None
     truncated: bool = False
     unseen: int = 0
+    reasoned: bool = False
 
 
 class Refusal(PEError):
@@ -252,7 +257,7 @@ class Endpoint:
 
 
 def understood(content: bytes) -> Answer:
-    """The answer in a response of status 200."""
+    """The answer in a response of status 200; "answered" even where it is empty: ``pe.apis.answers`` judges it."""
     try:
         body = json.loads(content)
         choice = body["choices"][0]
@@ -261,16 +266,17 @@ def understood(content: bytes) -> Answer:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         html = content.lstrip()[:1] == b"<"
         return Answer("malformed", note=": it answers with a web page" if html else "")
-    tokens = _tokens(body.get("usage"))
+    tokens, reasoned = _tokens(body.get("usage")), any(message.get(field) for field in _REASONING)
     if refusal or reason == "content_filter":
         return Answer("refused", tokens=tokens)
     if isinstance(text, Sequence) and not isinstance(text, str):  # content in parts
-        text = "".join(part.get("text") or "" for part in text if isinstance(part, dict))
+        parts = [part for part in text if isinstance(part, dict)]
+        reasoned = reasoned or any(part.get("type") in _REASONING for part in parts)
+        text = "".join(str(part.get("text") or "") for part in parts if part.get("type") not in _REASONING)
     if text is not None and not isinstance(text, str):
         return Answer("malformed", tokens=tokens)
     text = (text or "").encode("utf-8", "replace").decode().replace("\0", "").strip()  # lone surrogates
-    outcome = ANSWERED if text else "truncated" if reason == "length" else "empty"
-    return Answer(outcome, text, tokens=tokens, truncated=reason == "length")
+    return Answer(ANSWERED, text, tokens=tokens, truncated=reason == "length", reasoned=reasoned)
 
 
 def _tokens(usage: object) -> tuple[int, int] | None:

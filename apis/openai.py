@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from hashlib import sha256
 from threading import Thread
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pe.apis.allowance import Allowance, Prices
-from pe.apis.answers import finished
+from pe.apis.answers import EMPTY, REASONING_ONLY, TRUNCATED, most_likely_cause, read_completion
 from pe.apis.endpoint import AGAIN, HOPELESS, OFFICIAL, Answer, Endpoint, Refusal, check_public, key_from
 from pe.apis.facts import Facts
 from pe.apis.prompts import Prompt, Prompts
@@ -36,7 +37,6 @@ _PAUSE = 2.0
 """Seconds between the calls for one sample while an endpoint limits their rate beyond the client's retries."""
 
 _RESERVED = ("model", "messages", "stream", "n", "max_tokens", "max_completion_tokens")
-_PROBE = [{"role": "user", "content": "Answer with one word: ready"}]
 
 
 class OpenAIAPI:
@@ -61,8 +61,9 @@ class OpenAIAPI:
     model, an account without quota, a cap, and 32 failures in a row end the iteration with one error; what was
     answered is kept in the run's journal and not asked again.
 
-    Answers are stripped of white space, of a leading <think> block and of quotation marks around the whole, and cut at
-    the column's length. Other columns than the text are those of the tabular API, and are told to the model.
+    Of an answer the text alone is taken, without reasoning and without code fence, JSON or quotation marks around the
+    whole (``pe.apis.answers``), and cut at the column's length. Other columns than the text are those of the tabular
+    API, and are told to the model.
     """
 
     def __init__(
@@ -136,7 +137,12 @@ class OpenAIAPI:
         self._callback: Callable[[pa.Table], None] | None = None
         self._overhead = 0
         self._spent = Usage()
-        self._streak, self._worked = 0, False
+        self._streak = 0
+        self._marks: set[str] = set()
+        self._unwritten: list[str] = []
+        # what decides whether answers can be used: asked anew once it changes
+        deciding = json.dumps([base_url, self._body], sort_keys=True, default=str)
+        self._settings = sha256(deciding.encode()).hexdigest()[:16]
         self.record(None)
 
     # -- seams of a run --------------------------------------------------------------------------------------------
@@ -147,10 +153,11 @@ class OpenAIAPI:
         self._batches = 0
         self._known: dict[str, deque[Answer]] = defaultdict(deque)
         self._number = 0
+        self._faults: Counter[str] = Counter()
         if journal is None:
             return
         self._spent = journal.before
-        self._worked = self._worked or self._answered
+        self._marks |= journal.marks
         for line in journal.lines:
             self._number = max(self._number, line.get("asked", -1) + 1)
             if "request" in line and "tokens" in line:  # what cost nothing may be asked again
@@ -158,27 +165,79 @@ class OpenAIAPI:
                     Answer(line["outcome"], line.get("text", ""), truncated=line.get("truncated", False))
                 )
 
+    @property
+    def _worked(self) -> bool:
+        """Whether the endpoint ever gave a usable answer under the present settings, in any iteration of the run."""
+        return f"answered {self._settings}" in self._marks
+
+    @property
+    def _opened(self) -> bool:
+        """Whether the model's chat template opens its reasoning: an answer closed some that it had not opened. One that
+        was cut before such a tag is nothing but reasoning.
+        """
+        return f"reasoned {self._settings}" in self._marks
+
+    def _mark(self, what: str) -> None:
+        """Note a fact for all later iterations, once, in the journal's next line."""
+        mark = f"{what} {self._settings}"
+        if mark not in self._marks:
+            self._marks.add(mark)
+            self._unwritten.append(mark)
+
     def listen(self, callback: Callable[[pa.Table], None] | None) -> None:
         """See ``pe.protocols.Piecemeal``."""
         self._callback = callback
 
     def ready(self) -> None:
-        """See ``pe.protocols.Metered``: the key is there, and one tiny call succeeds, unless one has before."""
+        """See ``pe.protocols.Metered``: the key is there, and a sample is answered, unless one has been before.
+
+        The question is like those of the run and its answer judged as theirs are; it is asked as often as theirs.
+        """
         key_from(self._key_env)
-        if self._answered:
+        if self._worked:
             return
-        body = self._body | {"messages": _PROBE, self._tokens_key: min(16, self._max_tokens)}
-        answer = _completed(self._probe(body))
+        rows = self.facts.random(1, 0, np.random.default_rng(0))
+
+        def ask(row: int, attempt: int) -> Prompt:
+            return self.prompts.random(self.facts.told(0, rows, row), np.random.default_rng([0, attempt]))
+
+        text, answer = _completed(self._probe(ask))
+        if text is not None:
+            return
         if answer.outcome in AGAIN:
             raise APIError(f"the endpoint gives no answer: {answer.outcome}{answer.note}.")
-        if answer.outcome in (*HOPELESS, "malformed"):
-            raise ConfigError(f"the endpoint is no use: {answer.outcome}{answer.note}. Is api.base_url its '/v1'?")
-        self._worked = True
+        if cause := most_likely_cause(answer.outcome, self._max_tokens):
+            raise ConfigError(
+                f"API '{self.name}' answered none of {self._asks} questions in a usable way ({answer.outcome}"
+                f"{answer.note}): {cause}."
+            )
+        raise ConfigError(f"the endpoint is no use: {answer.outcome}{answer.note}. Is api.base_url its '/v1'?")
 
-    @property
-    def _answered(self) -> bool:
-        """Whether any call of the run was answered in a usable way."""
-        return self._spent.calls > sum(self._spent.failures.values())
+    def check_caps(self, fresh: int, varied: int) -> list[str]:
+        """See ``pe.protocols.Capped``."""
+        first, whole = self.estimate(fresh, 0), self.estimate(fresh, varied)
+        paid = Usage() if self._journal is None else usage(self._journal.lines)  # of this iteration: not asked again
+        used = self._spent.tokens + self._spent.at_risk - paid.tokens
+        cost = (self._spent.cost or 0.0) + self._spent.cost_at_risk - (paid.cost or 0.0)
+        max_tokens, max_cost = self._caps
+        warnings = []
+        for key, cap, used_up, of_first, of_whole, unit in (
+            ("max_tokens_total", max_tokens, used, first.tokens, whole.tokens, "tokens"),
+            ("max_cost", max_cost, cost, first.cost or 0.0, whole.cost or 0.0, "in money"),
+        ):
+            if cap is None or used_up + of_whole <= cap:
+                continue
+            facts = f"api.{key} = {cap:.9g}, of which {used_up:.6g} is used"
+            if fresh and used_up + of_first > cap:
+                raise ConfigError(
+                    f"{facts}: the first {fresh} samples alone take about {of_first:.6g} {unit}, all that is planned "
+                    f"about {of_whole:.6g}. Raise it, or ask for fewer samples ('pe plan' tells how many)."
+                )
+            warnings.append(
+                f"{facts}: what is planned takes about {of_whole:.6g} {unit}, so the run is likely to stop at the cap "
+                "and to go on once it is raised"
+            )
+        return warnings
 
     def estimate(self, fresh: int, varied: int) -> Usage:
         """See ``pe.protocols.Metered``: four characters, or three quarters of a word, to a token."""
@@ -211,7 +270,12 @@ class OpenAIAPI:
         texts = self._texts(n, ask, rows)
         good = [row for row, text in enumerate(texts) if text is not None]
         if n and not good:
-            raise APIError(f"API '{self.name}': none of {n} fresh samples was answered in a usable way.")
+            outcome, count = self._faults.most_common(1)[0]
+            cause = most_likely_cause(outcome, self._max_tokens)
+            raise APIError(
+                f"API '{self.name}': none of {n} fresh samples was answered in a usable way ({count} {outcome})"
+                f"{': ' if cause else ''}{cause}."
+            )
         index = [row if text is not None else good[int(choose.integers(len(good)))] for row, text in enumerate(texts)]
         self._note(replaced=n - len(good))
         records = self.facts.records([text or "" for text in texts], rows)
@@ -258,6 +322,7 @@ class OpenAIAPI:
         self, n: int, ask: Callable[[int, int], Prompt], hand_over: Callable[[int, str], None]
     ) -> list[str | None]:
         texts: list[str | None] = [None] * n
+        self._faults = Counter()
         allowance, endpoint = self._open()
         closing, rows = False, iter(range(n))
 
@@ -267,14 +332,16 @@ class OpenAIAPI:
                     return
                 text, why = await self._text(row, ask, endpoint, allowance)
                 if text is not None:
-                    texts[row], self._streak, self._worked = text, 0, True
+                    texts[row], self._streak = text, 0
                     hand_over(row, text)
                     continue
                 self._streak += 1
+                self._faults[why.outcome] += 1
                 if self._streak >= (HOPE if self._worked else min(HOPE, n)):
+                    cause = most_likely_cause(why.outcome, self._max_tokens)
                     raise APIError(
                         f"API '{self.name}': {self._streak} samples in a row came to nothing, the last one for this "
-                        f"reason: {why.outcome}{why.note}. Every answer so far is kept."
+                        f"reason: {why.outcome}{why.note}{': ' if cause else ''}{cause}. Every answer so far is kept."
                     )
 
         tasks = [asyncio.create_task(work()) for _ in range(min(self._concurrency, n))]
@@ -296,19 +363,28 @@ class OpenAIAPI:
     def _open(self) -> tuple[Allowance, Endpoint]:
         return Allowance(*self._caps, self._spent), Endpoint(key=key_from(self._key_env), **self._address)
 
-    async def _probe(self, body: Mapping[str, Any]) -> Answer:
+    async def _probe(self, ask: Callable[[int, int], Prompt]) -> tuple[str | None, Answer]:
+        """One sample, before there are any: what the same question would meet again is not asked again."""
         allowance, endpoint = self._open()
         try:
-            return (await self._call(body, None, 0, self._deadline, endpoint, allowance))[0]
+            return await self._text(0, ask, endpoint, allowance, final=AGAIN | HOPELESS | {"malformed"})
         except Refusal as error:
             raise error.error from None
         finally:
             await endpoint.close()
 
     async def _text(
-        self, row: int, ask: Callable[[int, int], Prompt], endpoint: Endpoint, allowance: Allowance
+        self,
+        row: int,
+        ask: Callable[[int, int], Prompt],
+        endpoint: Endpoint,
+        allowance: Allowance,
+        final: frozenset[str] = (AGAIN | HOPELESS) - {"rate limited"},
     ) -> tuple[str | None, Answer]:
-        """One sample: asked for until there is a usable answer, all attempts or the deadline are used up."""
+        """One sample: asked for until there is a usable answer, all attempts or the deadline are used up.
+
+        ``final``: outcomes after which it is not asked for again.
+        """
         left, answer, attempt = self._deadline, Answer("timeout"), 0
         while attempt < self._asks and left > 0:
             prompt = ask(row, attempt)
@@ -320,8 +396,8 @@ class OpenAIAPI:
                 answer, took = await self._call(body, request, prompt.words, left, endpoint, allowance)
                 left -= took
             if answer.outcome == ANSWERED:
-                return finished(answer.text, truncated=answer.truncated), answer
-            if answer.outcome in HOPELESS or (answer.outcome in AGAIN and answer.outcome != "rate limited"):
+                return answer.text, answer
+            if answer.outcome in final:
                 break
             if answer.outcome == "rate limited":  # patience, not another attempt
                 await asyncio.sleep(min(left, _PAUSE))
@@ -359,7 +435,7 @@ class OpenAIAPI:
         failure: PEError | None = None
         try:
             async with asyncio.timeout(left):
-                answer = _judged(await endpoint.ask(body, again), words)
+                answer = self._judged(await endpoint.ask(body, again), words)
         except TimeoutError:
             answer = Answer("timeout", unseen=lost + 1)
         except CapReachedError as error:
@@ -376,6 +452,26 @@ class OpenAIAPI:
             raise failure
         return answer, asyncio.get_running_loop().time() - begun
 
+    def _judged(self, answer: Answer, words: int) -> Answer:
+        """The answer with the text taken out of it, or with the reason why it holds none."""
+        if answer.outcome != ANSWERED:
+            return answer
+        used_up = answer.tokens is not None and answer.tokens[1] >= self._max_tokens
+        found = read_completion(
+            answer.text,
+            truncated=answer.truncated or (not answer.text and used_up),
+            words=words,
+            opened=self._opened and answer.truncated and not answer.reasoned,
+            reasoned_apart=answer.reasoned,
+        )
+        if found.reasoned:
+            self._mark("reasoned")
+        if not found.fault:
+            self._mark("answered")
+            return replace(answer, text=found.text)
+        note = ", in its reasoning" if found.fault == TRUNCATED and not found.text and answer.reasoned else ""
+        return replace(answer, outcome=found.fault, text="", note=note)
+
     def _settled(self, answer: Answer, bound: tuple[int, int], request: str | None) -> dict[str, Any]:
         """The journal's line of a call that is over."""
         line: dict[str, Any] = {"outcome": answer.outcome}
@@ -385,8 +481,10 @@ class OpenAIAPI:
             line["text"] = answer.text
         if answer.truncated:
             line["truncated"] = True
+        if self._unwritten:
+            line["marks"], self._unwritten = self._unwritten, []
         tokens = answer.tokens
-        if tokens is None and answer.outcome in (ANSWERED, "truncated", "empty", "refused", "malformed"):
+        if tokens is None and answer.outcome in (ANSWERED, TRUNCATED, EMPTY, REASONING_ONLY, "refused", "malformed"):
             tokens, line["estimated"] = bound, True  # never less than it was
         if answer.tokens is not None:
             self._overhead = max(self._overhead, answer.tokens[0] - bound[0] + self._overhead)
@@ -405,16 +503,6 @@ class OpenAIAPI:
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._journal is not None:
             self._journal.write(line)
-
-
-def _judged(answer: Answer, words: int) -> Answer:
-    """A truncated answer counts if its whole sentences make half of the words; none without anything left counts."""
-    if answer.outcome != ANSWERED:
-        return answer
-    text = finished(answer.text, truncated=answer.truncated)
-    if text and (not answer.truncated or 2 * len(text.split()) >= words):
-        return answer
-    return Answer("truncated" if answer.truncated else "empty", "", answer.note, answer.tokens, answer.truncated)
 
 
 def _completed(work: Coroutine[Any, Any, Result]) -> Result:

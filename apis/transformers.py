@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.apis.answers import finished
+from pe.apis.answers import TRUNCATED, Completion, most_likely_cause, read_completion, unwrapped, without_reasoning
 from pe.apis.causal import Answer, CausalLM, Sampling
 from pe.apis.checkpoint import Checkpoint
 from pe.apis.facts import Facts
@@ -106,6 +106,10 @@ class TransformersAPI:
         known = (f"language model {checkpoint.public_name}", self.prompts.public_data)
         self.public_data = "; ".join(filter(None, known))
         self._callback: Callable[[pa.Table], None] | None = None
+        self._marks: set[str] = set()
+        deciding = [checkpoint.model, revision, astuple(self.sampling), self.stop, self.max_tokens, self.lm.chat]
+        self._answered_mark = f"answered {sha256(json.dumps(deciding).encode()).hexdigest()[:16]}"
+        self._fault = ""
         self.record(None)
 
     # -- seams of a run --------------------------------------------------------------------------------------------
@@ -115,14 +119,30 @@ class TransformersAPI:
         self._journal = journal
         self._known: dict[str, Answer] = {}
         self._calls = self._batches = 0
+        self._marks |= set() if journal is None else journal.marks
         for line in [] if journal is None else journal.lines:
             self._calls = max(self._calls, line.get("call", -1) + 1)
             if "request" in line:
                 self._known[line["request"]] = Answer(0, line["text"], line["ended"], line["tokens"][1])
 
     def ready(self) -> None:
-        """See ``pe.protocols.Metered``: the weights can be loaded."""
+        """See ``pe.protocols.Metered``: the weights can be loaded, and a sample is answered, unless one was before.
+
+        The question is like those of the run and its answer judged as theirs are; it is asked as often as theirs.
+        """
         self.lm.load()
+        if self._answered_mark in self._marks:
+            return
+        rows = self.facts.random(1, 0, np.random.default_rng(0))
+
+        def ask(index: int, prompts: Prompts, share: float) -> Prompt:
+            return prompts.random(self.facts.told(0, rows, index), np.random.default_rng(0))
+
+        if not self._written(ask, [[0]], rows)[0]:
+            raise ConfigError(
+                f"model {self.lm.checkpoint.model} answered none of {self.retries + 1} questions in a usable way "
+                f"({self._fault}): {most_likely_cause(self._fault, self.max_tokens)}."
+            )
 
     def estimate(self, fresh: int, varied: int) -> Usage:
         """See ``pe.protocols.Metered``: three quarters of a word to a token of an answer."""
@@ -152,7 +172,10 @@ class TransformersAPI:
         texts = self._written(ask, seeds, rows)
         there = [index for index, text in enumerate(texts) if text]
         if n and not there:
-            raise APIError(f"model {self.lm.checkpoint.model} gave {n} empty answers and no other.")
+            raise APIError(
+                f"model {self.lm.checkpoint.model} gave {n} empty answers and no other ({self._fault}): "
+                f"{most_likely_cause(self._fault, self.max_tokens)}."
+            )
         spare = np.random.default_rng(rng.integers(2**63))
         index = np.array([each if text else spare.choice(there) for each, text in enumerate(texts)], np.int64)
         self._note(replaced=n - len(there))
@@ -202,8 +225,18 @@ class TransformersAPI:
 
     def _text(self, answer: Answer, question: _Question) -> str:
         """An answer's text; of one that was cut short the whole sentences, if they are half of what was asked for."""
-        whole = finished(answer.text, truncated=not answer.ended)
-        return whole if answer.ended or 2 * len(whole.split()) >= question.words else answer.text
+        found = self._read(answer, question)
+        text = found.text
+        if found.fault == TRUNCATED:
+            opened = self.lm.opens_reasoning(question.tokens)
+            text = unwrapped(without_reasoning(answer.text, opened=opened)[0], truncated=True)
+        if not text:
+            self._fault = found.fault
+        return text
+
+    def _read(self, answer: Answer, question: _Question) -> Completion:
+        opened = self.lm.opens_reasoning(question.tokens)
+        return read_completion(answer.text, truncated=not answer.ended, words=question.words, opened=opened)
 
     def _answered(
         self, questions: Sequence[_Question], asked: Sequence[int], seeds: Sequence[list[int]]
@@ -223,9 +256,15 @@ class TransformersAPI:
         )
         for answer in answers:
             at = new[answer.index]
+            question = questions[asked[at]]
+            outcome = ANSWERED if self._text(answer, question) else self._fault
+            marks = {self._answered_mark} - self._marks if outcome == ANSWERED else set()
+            self._marks |= marks
             if self._journal is not None:
-                tokens = [len(questions[asked[at]].tokens), answer.tokens]
-                line = {"call": self._calls, "outcome": ANSWERED if answer.text else "empty", "tokens": tokens}
+                tokens = [len(question.tokens), answer.tokens]
+                line = {"call": self._calls, "outcome": outcome, "tokens": tokens} | (
+                    {"marks": [*marks]} if marks else {}
+                )
                 self._journal.write(line | {"request": request[at], "text": answer.text, "ended": answer.ended})
             self._calls += 1
             yield asked[at], answer

@@ -5,6 +5,7 @@ A journal is a file of JSON lines, one file per iteration, that is only ever app
     {"asked": 7, "bound": [300, 512], "cost": 0.001}   call 7 is about to be made: at most so many tokens, so much money
     {"call": 7, "outcome": "answered", "tokens": [212, 95], "cost": 0.0001, ...}   it came to an end
     {"batch": 2, "kept": 3, "replaced": 0}             so many parents were kept, so many fresh samples repeated
+    {..., "marks": ["answered"]}                       facts that an API keeps for all later iterations
 
 What an API writes beside these is its own. Samples in it are public or synthetic.
 """
@@ -121,13 +122,15 @@ class Journal:
 
     lines    what it held when it was opened: of an attempt that came to no end.
     before   usage of all iterations so far, this journal's lines included.
+    marks    facts that the API noted in any of them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines = list(_read(path))
-        others = [each for each in path.parent.parent.glob(f"*/{path.name}") if each != path]
-        self.before = sum((usage(_read(each)) for each in others), usage(self.lines))
+        others = [list(_read(each)) for each in path.parent.parent.glob(f"*/{path.name}") if each != path]
+        self.before = sum((usage(lines) for lines in others), usage(self.lines))
+        self.marks = {mark for lines in (self.lines, *others) for line in lines for mark in line.get("marks", ())}
         self._parts: list[Journal] = []
         self._lock = Lock()
         self._file: int | None = None
