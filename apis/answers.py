@@ -47,6 +47,7 @@ _FENCE = re.compile(r"\A(`{3,}|~{3,})[^\n`~]*\n(.*?)\n?\s*\1\Z", re.DOTALL)
 _OPEN_FENCE = re.compile(r"\A(?:`{3,}|~{3,})[^\n`~]*\n")
 _BOLD = re.compile(r"\A(\*\*|__)(?=\S)((?:(?!\1).)*)\1\Z", re.DOTALL)
 _CUT_JSON = re.compile(r'\A\{\s*"(?:[^"\\]|\\.)*"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
+_CUT_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{0,3}\Z")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)]*(?=\s|$)")
 _QUOTES = (*zip("\"“„„«'‘「`", "\"”“”»'’」`", strict=True),)
 
@@ -156,8 +157,8 @@ def _from_json(text: str, truncated: bool) -> str:
         if cut is None:
             return _without_quotes(text)
         try:
-            value = json.loads(f'"{cut.group(1)}"', strict=False)
-        except ValueError:  # cut within an escape
+            value = json.loads(f'"{_CUT_ESCAPE.sub("", cut.group(1))}"', strict=False)
+        except ValueError:  # an escape that is none
             return text
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -167,7 +168,7 @@ def _from_json(text: str, truncated: bool) -> str:
         if len(strings) == 1:
             named = list(strings.values())
         value = named[0] if named else None
-    return value.strip() if isinstance(value, str) and value.strip() else text
+    return value.strip() if isinstance(value, str) else text
 
 
 def _without_quotes(text: str) -> str:

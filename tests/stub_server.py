@@ -21,7 +21,7 @@ Reply = dict[str, Any]
 WORDS = ("the", "soup", "was", "warm", "and", "we", "stayed", "until", "lights", "went", "out", "because", "nobody")
 
 
-def completion(text: str | None, *, reason: str = "stop", usage: bool = True, **message: Any) -> Reply:
+def completion(text: str | list[Reply] | None, *, reason: str = "stop", usage: bool = True, **message: Any) -> Reply:
     """A chat completion; tokens are words."""
     body: dict[str, Any] = {
         "id": "x",
@@ -33,7 +33,7 @@ def completion(text: str | None, *, reason: str = "stop", usage: bool = True, **
         ],
     }
     if usage:
-        count = len((text or "").split())
+        count = len(text.split()) if isinstance(text, str) else 0
         body["usage"] = {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": 10 + count}
     return {"body": body}
 
