@@ -64,8 +64,8 @@ def export(population: Population, schema: Schema, formats: Iterable[str]) -> Fi
 def records(population: Population, schema: Schema) -> pa.Table:
     """Keys, then all declared columns in declared order, those of the label among them, without lineage.
 
-    Booleans are truth values, dates date32, instants timestamps to the second (UTC, without a zone), categories
-    dictionaries, ordered where the column is an ordinal.
+    Booleans are truth values, dates date32, instants timestamps to the second (in UTC, and said to be where that is
+    declared), categories dictionaries, ordered where the column is an ordinal.
     """
     columns, names = [], []
     rng = np.random.default_rng(_seed(population, schema)) if schema.keys else None
@@ -101,7 +101,7 @@ def _natural(values: Any, column: Column) -> Any:
     if isinstance(column, Datetime):
         if column.date:
             return values.cast(pa.int32()).cast(pa.date32())
-        return pc.multiply(values, column.resolution).cast(pa.timestamp("s"))
+        return pc.multiply(values, column.resolution).cast(pa.timestamp("s", column.zone))
     if column.kind == "boolean":
         return pc.equal(values.cast(pa.string()), "true")
     if isinstance(column, Categorical) and column.ordered:
@@ -122,8 +122,10 @@ def _texts(population: Population, schema: Schema) -> pa.Table:
     for place, name in enumerate(table.column_names):
         kind = table.schema.field(place).type
         if pa.types.is_temporal(kind):
-            day = pa.types.is_date(kind)
-            table = table.set_column(place, name, pc.strftime(table[place], "%Y-%m-%d" if day else "%Y-%m-%dT%H:%M:%S"))
+            form = "%Y-%m-%d" if pa.types.is_date(kind) else "%Y-%m-%dT%H:%M:%S"
+            if pa.types.is_timestamp(kind) and kind.tz is not None:  # UTC
+                form += "Z"
+            table = table.set_column(place, name, pc.strftime(table[place], form))
     return table
 
 
@@ -153,8 +155,10 @@ def _without_formulas(table: pa.Table) -> pa.Table:
 
 def _csv(population: Population, schema: Schema) -> Files:
     """RFC 4180 but for the line ends (LF): UTF-8 without a byte-order mark, a missing value is an empty cell."""
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(_without_formulas(_texts(population, schema)), buffer)
+    buffer, table = io.BytesIO(), _without_formulas(_texts(population, schema))
+    if table.num_columns == 1:  # a line with nothing on it is no record to most readers: "" is
+        table = pa.table([pc.fill_null(table[0].cast(pa.string()), "")], names=table.column_names)
+    pyarrow.csv.write_csv(table, buffer)
     return {"synthetic.csv": buffer.getvalue()}
 
 

@@ -137,12 +137,15 @@ class Datetime(Numeric):
 
     ``minimum``, ``maximum`` and ``default`` count steps too; ``Datetime.of`` takes ISO text. An instant between two
     steps goes to the earlier one. ``date``: a day, exported as a date. ``epoch``: the unit in which numbers count from
-    1970 ("s", "ms", "us", "ns"); without it a column of numbers is refused.
+    1970 ("s", "ms", "us", "ns"); without it a column of numbers is refused. ``zone`` "UTC": the release says of every
+    instant that it is in UTC; without it instants are released without a zone, as wall-clock times. Both are read
+    alike: what has an offset is turned to UTC, what has none is taken as it is.
     """
 
     resolution: int = 1
     date: bool = False
     epoch: str | None = None
+    zone: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "integer", True)
@@ -151,6 +154,11 @@ class Datetime(Numeric):
             raise SchemaError(f"column '{self.name}': expected a resolution of at least 1 second.")
         if self.epoch not in (None, *EPOCHS):
             raise SchemaError(f"column '{self.name}': expected epoch 's', 'ms', 'us' or 'ns', got {self.epoch!r}.")
+        if self.zone is not None and (self.date or self.zone != "UTC"):
+            raise SchemaError(
+                f"column '{self.name}': expected zone 'UTC', or none, for a datetime, and none for a date, got "
+                f"{self.zone!r} for a {self.kind}; instants of every zone are read, and released in UTC."
+            )
         if self.log:
             raise SchemaError(f"column '{self.name}': a {self.kind} has no scale 'log'.")
         super().__post_init__()
@@ -167,6 +175,7 @@ class Datetime(Numeric):
         default: object = None,
         missing: bool = False,
         epoch: str | None = None,
+        zone: str | None = None,
     ) -> Datetime:
         """From ISO text; a day is its first instant, bounds between two steps go inwards. Raises SchemaError."""
         step = DAY if date else resolution
@@ -189,6 +198,7 @@ class Datetime(Numeric):
             resolution=step,
             date=date,
             epoch=epoch,
+            zone=zone,
         )
 
     @property
@@ -200,12 +210,13 @@ class Datetime(Numeric):
         return iso(steps * self.resolution, date=self.date)
 
     def domain(self) -> str:
-        return f"{self.text(self.minimum)} to {self.text(self.maximum)}"
+        return f"{self.text(self.minimum)} to {self.text(self.maximum)}" + (" UTC" if self.zone else "")
 
     def to_dict(self) -> dict[str, Any]:
         entry: dict[str, Any] = {"type": self.kind, "min": self.text(self.minimum), "max": self.text(self.maximum)}
         entry |= {"resolution": self.resolution} if self.resolution > 1 and not self.date else {}
         entry |= {} if self.epoch is None else {"epoch": self.epoch}
+        entry |= {} if self.zone is None else {"zone": self.zone}
         return entry | _rest(None if self.default is None else self.text(self.default), self.missing)
 
 
@@ -376,7 +387,7 @@ _KEYS: dict[str, dict[str, bool]] = {
     "integer": {"min": True, "max": True, "scale": False} | _COMMON,
     "float": {"min": True, "max": True, "scale": False, "step": False} | _COMMON,
     "date": {"min": True, "max": True, "epoch": False} | _COMMON,
-    "datetime": {"min": True, "max": True, "resolution": False, "epoch": False} | _COMMON,
+    "datetime": {"min": True, "max": True, "resolution": False, "epoch": False, "zone": False} | _COMMON,
     "categorical": {"values": True, "values_file": False} | _COMMON,
     "ordinal": {"values": True, "values_file": False} | _COMMON,
     "boolean": _COMMON,
@@ -458,6 +469,7 @@ def _datetime(name: str, kind: str, entry: Mapping[str, Any]) -> Datetime:
         default=entry.get("default"),
         missing=entry.get("missing", False),
         epoch=entry.get("epoch"),
+        zone=entry.get("zone"),
     )
 
 

@@ -60,6 +60,9 @@ _TRUE_DIGITS = 12
 _MIN_VALUES_BESIDE_A_MARKER = 4
 """Distinct numbers among which the least or the greatest may be a mark; of +1 and -1 none is."""
 
+_OFFSET = re.compile(r":\d\d(?:[.,]\d+)? ?(?:[Zz]|[+-]\d\d(?::?\d\d)?)$")
+"""How an ISO time says in which zone it is."""
+
 _EXAMINED = 10_000
 """Distinct values that are looked at to name a cause."""
 
@@ -179,8 +182,16 @@ def _dates(sample: SampleColumn, texts: Sequence[str]) -> Inference | None:
         )
     date = pa.types.is_date(kind) if typed else bool(np.all(instants % DAY == 0))
     low, high = (iso(float(end), date=date) for end in (instants.min(), instants.max()))
-    column = Datetime.of(sample.name, low, high, date=date, missing=sample.missing > 0)
+    zone = "UTC" if not date and _tells_zone(kind, texts) else None
+    column = Datetime.of(sample.name, low, high, date=date, missing=sample.missing > 0, zone=zone)
     return Inference(column, remarks=tuple(remarks))
+
+
+def _tells_zone(kind: pa.DataType | None, texts: Sequence[str]) -> bool:
+    """Whether all of a sample's instants say in which zone they are."""
+    if kind is not None and pa.types.is_timestamp(kind):
+        return kind.tz is not None
+    return all(map(_OFFSET.search, texts))
 
 
 def _seconds_of(day: str) -> int:

@@ -23,9 +23,13 @@ from hypothesis import strategies as st
 
 import pe
 from pe.data.arrays import to_table
+from pe.data.coerce import coerce
+from pe.data.inference import infer
 from pe.data.population import Population
 from pe.data.read import read
+from pe.data.sample import SampleColumn
 from pe.delivery import public_files, released
+from pe.errors import SchemaError
 from pe.export import export, records
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -82,6 +86,68 @@ def test_ordinals_are_ordered_in_arrow_pandas_and_parquet() -> None:
         assert frame["risk"].cat.categories.tolist() == list(STAGES[::-1])
         assert (frame["risk"].min(), frame["risk"].max()) == ("top", "low")
         assert not frame["town"].cat.ordered
+
+
+INSTANTS = """
+[columns.at]
+type = "datetime"
+min = "2024-01-01"
+max = "2024-12-31"
+missing = true
+"""
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_instants_are_released_with_the_zone_that_is_declared(zone: str | None) -> None:
+    schema = pe.Schema.from_toml(INSTANTS + (f'zone = "{zone}"' if zone else ""))
+    assert pe.Schema.from_toml(schema.to_toml()) == schema
+    (column,) = schema.columns
+    assert isinstance(column, pe.Datetime)
+    made = population(schema, [0, 0], at=[column.minimum + 61.0, np.nan])
+    files = export(made, schema, ["csv", "jsonl", "parquet"])
+    first = "2024-01-01T00:01:01" + ("Z" if zone else "")
+    assert files["synthetic.csv"].decode() == f'"at"\n"{first}"\n""\n'
+    assert json.loads(files["synthetic.jsonl"].splitlines()[0]) == {"at": first}
+    for frame in (records(made, schema).to_pandas(), pd.read_parquet(io.BytesIO(files["synthetic.parquet"]))):
+        assert frame["at"][0] == pd.Timestamp(first)
+        assert (frame["at"].dt.tz is None) == (zone is None)
+    assert pd.read_csv(io.BytesIO(files["synthetic.csv"]), parse_dates=["at"])["at"].isna().tolist() == [False, True]
+
+
+def test_what_is_read_does_not_depend_on_the_zone() -> None:
+    texts = {"at": ["2024-03-01T12:00:00", "2024-03-01T12:00:00Z", "2024-03-01T12:00:00+02:00"]}
+    plain, zoned = (pe.Schema.from_toml(INSTANTS + more) for more in ("", 'zone = "UTC"'))
+    found = [coerce(read(texts, schema), schema)["at"].tolist() for schema in (plain, zoned)]
+    assert found[0] == found[1]
+    assert np.diff(found[0]).tolist() == [0, -7200]
+
+
+@pytest.mark.parametrize(
+    ("texts", "zone"),
+    [
+        (["2024-03-01T12:00:00Z", "2024-03-01 12:30+02:00"], "UTC"),
+        (["2024-03-01T12:00:00Z", "2024-03-01T12:30:00"], None),
+        (["2024-03-01T12:00:00", "2024-03-01T12:30:00"], None),
+        (["2024-03-01", "2024-03-02"], None),
+    ],
+)
+def test_a_zone_is_drafted_where_all_instants_have_one(texts: list[str], zone: str | None) -> None:
+    column = infer(SampleColumn("at", pa.chunked_array([texts]))).column
+    assert isinstance(column, pe.Datetime)
+    assert column.zone == zone
+
+
+@pytest.mark.parametrize("more", ['zone = "Europe/Berlin"', "zone = 1"])
+def test_no_other_zone_is_declared(more: str) -> None:
+    with pytest.raises(SchemaError, match="expected zone 'UTC'"):
+        pe.Schema.from_toml(INSTANTS + more)
+
+
+def test_a_missing_value_alone_in_its_line_is_a_record() -> None:
+    schema = pe.Schema((pe.Numeric("x", 0, 9, missing=True),))
+    content = export(population(schema, [0] * 3, x=[1.5, np.nan, 2.0]), schema, ["csv"])["synthetic.csv"]
+    assert content == b'"x"\n"1.5"\n""\n"2"\n'
+    assert pd.read_csv(io.BytesIO(content))["x"].tolist()[::2] == [1.5, 2.0]
 
 
 # -- spreadsheets --------------------------------------------------------------------------------------------------
