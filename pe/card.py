@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from pe.data.label_folders import folder_names
 from pe.data.schema import Schema
 from pe.evolution.plan import Plan
 from pe.journal import Usage
@@ -109,6 +110,7 @@ def write_card(
         ),
         "",
     ]
+    lines += ["## Files", "", *(f"- {note}" for note in _file_notes(schema)), ""]
     if schema.label is not None:
         sizes = ", ".join(f"{label}: {size}" for label, size in zip(schema.labels, label_sizes, strict=True))
         source = (
@@ -127,6 +129,32 @@ def write_card(
         lines += [f"Calls of the API: {usage}.", ""]
     lines += [f"Embedder: `{embedder}`. Versions: {certificate['versions']}.", ""]
     return "\n".join(lines)
+
+
+def _file_notes(schema: Schema) -> list[str]:
+    """How values are written in the files, in sentences: what a reader of this schema's records has to know."""
+    notes = ["Rows stand in random order, shuffled by a public seed."]
+    columns = (*schema.keys, *schema.columns)
+    if any(column.missing for column in columns):
+        notes.append("A missing value is an empty cell in CSV, and null in the other formats.")
+    if any(column.kind == "datetime" for column in columns):
+        notes.append("Dates and times are ISO 8601; a time without a zone is as the private data have it, or in UTC.")
+    if any(column.kind in ("categorical", "ordinal", "text", "key") for column in columns):
+        notes.append(
+            "In CSV a text or category that begins with `=`, `+`, `-`, `@`, a tab or a line break, and is no number, "
+            "stands behind an apostrophe, so that no spreadsheet runs it as a formula; the other formats hold it as it "
+            "is."
+        )
+    if schema.image is not None and len(schema.label_columns) == 1:
+        changed = [(n, v) for n, v in zip(folder_names(schema.labels), schema.labels, strict=True) if n != v]
+        named = ", ".join(f"`{name}` for {_inline(label)}" for name, label in changed[:20])
+        more = f", and {len(changed) - 20} more" if len(changed) > 20 else ""
+        notes.append(
+            "Pictures of the format imagefolder lie in one folder per label"
+            + (f", percent-encoded where a label is no safe name: {named}{more}" if changed else "")
+            + "; `images/labels.toml` lists them."
+        )
+    return notes
 
 
 def _inline(text: str, longest: int = 300) -> str:

@@ -53,7 +53,7 @@ EXPECTED = (
     boolean("known", missing=True),
     Datetime.of("joined", "2020-01-31", "2020-03-30", date=True, missing=True),
     Datetime.of("seen", "2020-01-31T03:00", "2020-03-30T03:00"),
-    Datetime.of("zoned", "2020-01-30T18:00", "2020-03-29T18:00"),
+    Datetime.of("zoned", "2020-01-30T18:00", "2020-03-29T18:00", zone="UTC"),
     Datetime.of("born", "1950-01-01", "2009-01-01", date=True),
     Categorical("size", ("large", "small"), missing=True),
     Categorical("one", ("same",)),

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pe
+from pe.card import _file_notes
 from pe.data.arrays import to_table
 from pe.data.coerce import coerce
 from pe.data.inference import infer
@@ -276,3 +277,16 @@ def test_the_contact_sheet_is_a_page_that_shows_every_label_and_loads_nothing() 
     assert "script" not in {tag for tag, _ in tags}
     assert "&lt;script&gt;" in page
     assert os.linesep not in pictures[0]
+
+
+def test_the_card_says_how_values_are_written() -> None:
+    """Only what concerns the schema, and folders that are not named like their labels."""
+    numbers = _file_notes(pe.Schema((pe.Numeric("x", 0, 1),)))
+    assert numbers == ["Rows stand in random order, shuffled by a public seed."]
+    image = pe.Schema((pe.Image("i", 2, 2), pe.Categorical("y", ("a", "<=5", "`x`"))), "y")
+    (folders,) = (note for note in _file_notes(image) if "one folder per label" in note)
+    assert "`%3C%3D5` for `<=5`, `%60x%60` for `'x'`" in folders
+    assert "`a`" not in folders
+    mixed = pe.Schema.from_toml(INSTANTS + '[columns.note]\ntype = "text"\n')
+    told = " ".join(_file_notes(mixed))
+    assert all(words in told for words in ("apostrophe", "empty cell", "ISO 8601"))
