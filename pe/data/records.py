@@ -14,6 +14,7 @@ definition.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,6 +111,8 @@ def parse(block: bytes, layout: Layout, *, final: bool = True) -> Parsed:
     """
     if not block:
         return Parsed([pa.array([], pa.binary()) for _ in layout.wanted], 0)
+    if (columns := _all_regular(block, layout)) is not None:
+        return Parsed(columns, len(block), Counts(len(columns[0])))
     lines = _Lines.of(block, layout)
     first, last, consumed = lines.records(final)
     starts, ends = lines.starts[first], lines.ends[last]
@@ -120,7 +123,7 @@ def parse(block: bytes, layout: Layout, *, final: bool = True) -> Parsed:
     counts = Counts(len(first), spanning=int((last > first).sum()))
     counts.too_long, counts.wrong_width = int(too_long.sum()), int((regular & ~fits).sum())
 
-    columns = _by_arrow(block, starts[fast], ends[fast], layout)
+    columns = _of_records(block, starts[fast], ends[fast], layout)
     if columns is None:  # never seen: Arrow found other records than these, and then gets none of them
         columns = [pa.array([], pa.binary()) for _ in layout.wanted]
         slow, fast = slow | fast, np.zeros_like(fast)
@@ -145,16 +148,36 @@ def parse(block: bytes, layout: Layout, *, final: bool = True) -> Parsed:
     return Parsed(columns, consumed, counts)
 
 
-def _by_arrow(block: bytes, starts: Ints, ends: Ints, layout: Layout) -> list[pa.Array] | None:
+def _all_regular(block: bytes, layout: Layout) -> list[pa.Array] | None:
+    """Columns of a block in which every line is a record of the right width that leaves no quote open; else None.
+
+    Arrow tells: of lines without CR it reads no more rows than there are, and as many only if no quote takes in the end
+    of any line. One more line, without quotes, stands for those after the block.
+    """
+    if b"\r" in block or len(block) > MAX_LINE_BYTES:
+        return None
+    data = np.frombuffer(block, np.uint8)
+    count = block.count(b"\n") - block.startswith(b"\n")
+    if b"\n\n" in block:
+        count -= int(((data[1:] == _LF) & (data[:-1] == _LF)).sum())
+    columns = _by_arrow([block, b"0" + layout.delimiter * (layout.width - 1) + b"\n"], count + 1, layout)
+    return None if columns is None else [column.slice(0, count) for column in columns]
+
+
+def _of_records(block: bytes, starts: Ints, ends: Ints, layout: Layout) -> list[pa.Array] | None:
     """Columns of regular records, which are bytes [start, end) of the block; None unless Arrow finds as many."""
     if len(starts) == 0:
         return [pa.array([], pa.binary()) for _ in layout.wanted]
     cuts = np.flatnonzero(starts[1:] != ends[:-1] + 1) + 1  # where a run of neighbours begins
     heads, tails = starts[np.r_[0, cuts]].tolist(), ends[np.r_[cuts - 1, -1]].tolist()
     runs = [memoryview(block)[head : tail + 1] for head, tail in zip(heads, tails, strict=True)]
-    if bytes(runs[0][:1]) == b"\xef":  # what looks like a byte-order mark is a record's
-        runs.insert(0, memoryview(b"\n"))
-    data = runs[0] if len(runs) == 1 else b"".join(runs)
+    return _by_arrow(runs, len(starts), layout)
+
+
+def _by_arrow(pieces: Sequence[bytes | memoryview], count: int, layout: Layout) -> list[pa.Array] | None:
+    """Columns of lines as Arrow reads them; None unless it finds so many records, all of the right width."""
+    # the first bytes are no byte-order mark, whatever they look like, and Arrow skips an empty line
+    data = b"".join([b"\n", *pieces])
     names = [str(place) for place in range(layout.width)]
     wanted = list(dict.fromkeys(names[place] for place in layout.wanted))
     try:
@@ -170,7 +193,7 @@ def _by_arrow(block: bytes, starts: Ints, ends: Ints, layout: Layout) -> list[pa
         )
     except pa.ArrowInvalid:
         return None
-    if table.num_rows != len(starts):
+    if table.num_rows != count:
         return None
     return [pa.concat_arrays(table.column(names[place]).chunks) for place in layout.wanted]
 
@@ -208,8 +231,8 @@ class _Lines:
         starts = np.r_[0, ends[:-1] + 1]
 
         def sums(mask: Mask) -> Ints:
-            per_line: Ints = np.add.reduceat(mask, starts, dtype=np.int64)
-            return np.concatenate(([0], np.cumsum(per_line)))
+            before: Ints = np.searchsorted(np.flatnonzero(mask), ends)
+            return np.concatenate(([0], before))
 
         none, delimiters = np.zeros(len(ends) + 1, np.int64), sums(delimiter)
         returns = sums(data == _CR) if b"\r" in block else none
@@ -235,53 +258,52 @@ class _Lines:
 
     def records(self, final: bool) -> tuple[Ints, Ints, int]:
         """First and last line of every record, and how many bytes are consumed."""
-        single, undecided = self.ends > self.starts, len(self.ends)
-        last = np.arange(len(self.ends))
+        single, count = self.ends > self.starts, len(self.ends)
+        last = np.arange(count)
         if self.layout.limits is not None:
-            spans, undecided = self._spanning(final)
-            for opening, closing in spans:
-                last[opening] = closing
-                single[opening + 1 : closing + 1] = False
-        first = np.flatnonzero(single[:undecided])
-        consumed = len(self.block) if undecided == len(self.ends) else int(self.starts[undecided])
+            opening, closing, count = self._spanning(final)
+            last[opening] = closing
+            depth = np.zeros(len(last) + 1, np.int8)
+            depth[opening + 1] += 1
+            depth[closing + 1] -= 1
+            single &= np.cumsum(depth)[:-1] == 0
+        first = np.flatnonzero(single[:count])
+        consumed = len(self.block) if count == len(self.ends) else int(self.starts[count])
         return first, last[first], consumed
 
-    def _spanning(self, final: bool) -> tuple[list[tuple[int, int]], int]:
-        """First and last lines of records over several lines, and the line at which a record may go on after the block.
+    def _spanning(self, final: bool) -> tuple[Ints, Ints, int]:
+        """First and last lines of records over several lines, and up to which line the block's records are known.
 
         A quote left open at the end of a line is closed, if at all, in the next line with an odd number of quotes.
         """
-        odd = np.flatnonzero(np.diff(self.quotes) & 1)
+        odd, count = np.flatnonzero(np.diff(self.quotes) & 1), len(self.ends)
         opening, closing = odd[:-1], odd[1:]
-        fits = closing - opening < MAX_RECORD_LINES
-        fits &= self.ends[closing] - self.starts[opening] <= MAX_LINE_BYTES
+        lengths = self.ends[closing] - self.starts[opening]
+        fits = (closing - opening < MAX_RECORD_LINES) & (lengths <= MAX_LINE_BYTES)
         fits &= self._between(self.irregular, opening, closing) == 0
         fits &= self._between(self.separators, opening, closing) == self.layout.width - 1
-        spans: list[tuple[int, int]] = []
-        number, count = 0, len(self.ends)
-        while number < len(opening):
-            line, end = int(opening[number]), int(closing[number])
-            if fits[number] and self._within_limits(line, end):
-                spans.append((line, end))
-                number += 1
-            number += 1
-        if number == len(opening) and len(odd) and not final:
+        for pair in np.flatnonzero(fits & (lengths > min(self.layout.limits or (0,)))).tolist():
+            fits[pair] = self._within_limits(int(opening[pair]), int(closing[pair]))
+        chosen: list[int] = []
+        free = 0  # the first pair whose opening line is no other record's closing one
+        for pair in np.flatnonzero(fits).tolist():
+            if pair >= free:
+                chosen.append(pair)
+                free = pair + 2
+        if not final and free < len(odd):
             begin = odd[-1:]
             may_go_on = count - begin < MAX_RECORD_LINES
             may_go_on &= len(self.block) - self.starts[begin] <= MAX_LINE_BYTES
             may_go_on &= self._between(self.irregular, begin, np.array([count - 1])) == 0
             if may_go_on.all():
-                return spans, int(begin[0])
-        return spans, count
+                count = int(begin[0])
+        return opening[chosen], closing[chosen], count
 
     def _within_limits(self, opening: int, closing: int) -> bool:
         """Whether every field that holds line breaks has no more characters than it may have."""
-        limits, delimiter = self.layout.limits or (), self.layout.delimiter
-        start, end = int(self.starts[opening]), int(self.ends[closing])
-        if end - start <= min(limits, default=0):
-            return True
-        fields, _ = split_fields(self.block[start:end], delimiter)
-        pairs = zip(fields, limits, strict=True)
+        record = self.block[int(self.starts[opening]) : int(self.ends[closing])]
+        fields, _ = split_fields(record, self.layout.delimiter)
+        pairs = zip(fields, self.layout.limits or (), strict=True)
         return all(b"\n" not in text or _characters(text) <= limit for text, limit in pairs)
 
     def _between(self, sums: tuple[Ints, Ints], first: Ints, last: Ints) -> Ints:
