@@ -30,14 +30,12 @@ Record = dict[str, Any] | None
 
 def objects(file: IO[bytes]) -> Iterator[Record]:
     """The records of a file, None for a malformed line."""
-    first = True
     while line := file.readline(LONGEST_LINE):
         whole = len(line) < LONGEST_LINE or line.endswith(b"\n")
         rest = line
         while not whole and rest and not rest.endswith(b"\n"):
             rest = file.readline(LONGEST_LINE)
-        if first:
-            line, first = line.removeprefix(b"\xef\xbb\xbf"), False
+        line = line.removeprefix(b"\xef\xbb\xbf")  # of every line: which one is the first is no line's own
         if not whole:
             yield None
         elif not line.isspace() and line:

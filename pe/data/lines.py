@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 from collections.abc import Iterator
+from importlib import import_module
 from typing import IO, cast
 
 from pe.errors import PrivateDataError
@@ -45,15 +46,18 @@ def canonical_encoding(name: str) -> str | None:
     """
     try:
         found = codecs.lookup(name).name
-        if found in ("utf-8", "utf-8-sig", "ascii"):
-            return "utf-8"
-        if found in ("utf-16", "utf-16-le", "utf-16-be"):
-            return found
-        ascii_bytes = bytes(range(128))
-        single = all(len(bytes([byte]).decode(found, "replace")) == 1 for byte in range(256))
-        return found if single and ascii_bytes.decode(found, "replace").encode("utf-8") == ascii_bytes else None
-    except (LookupError, ValueError, TypeError):
+    except LookupError:
         return None
+    if found in ("utf-8", "utf-8-sig", "ascii"):
+        return "utf-8"
+    if found in ("utf-16", "utf-16-le", "utf-16-be"):
+        return found
+    try:
+        module = import_module(f"encodings.{found.replace('-', '_')}")
+    except ImportError:
+        return None
+    table = getattr(module, "decoding_table", "")  # a character for each byte
+    return found if table[:128] == bytes(range(128)).decode() else None
 
 
 def detect_encoding(start: bytes, setting: str, name: str) -> tuple[str, int]:
