@@ -152,6 +152,42 @@ def test_a_record_against_the_order_has_the_smallest_gap() -> None:
     np.testing.assert_array_equal(to_numpy(table, column), [1, 2, 13, 1])
 
 
+def test_a_gap_is_that_to_the_nearest_column_that_is_present() -> None:
+    columns = (
+        Numeric("a", 0, 9, integer=True),
+        Numeric("b", 4, 9, integer=True, missing=True),
+        Numeric("c", 0, 20, integer=True, missing=True),
+    )
+    above = gap(GapForm.of(Schema(columns, constraints=(Order(("a", "b", "c")),))).columns[2])
+    assert (above.minimum, above.maximum, above.missing) == (1, 21, True)  # from 0 to 20, where b is missing
+    arrays = {"a": np.array([3, 3, 3]), "b": np.array([5, np.nan, 5]), "c": np.array([9, 9, np.nan])}
+    np.testing.assert_array_equal(to_numpy(to_table(arrays, Schema(columns)), above), [5, 7, np.nan])
+    columns = (
+        Numeric("first", 0, 9, integer=True, missing=True),
+        Numeric("y", 0, 20, integer=True),
+        Numeric("x", 0, 20, integer=True),
+    )
+    below = gap(GapForm.of(Schema(columns, constraints=(Order(("first", "x")), Order(("first", "y"))))).columns[0])
+    arrays = {"first": np.array([3, 3, np.nan]), "x": np.array([9, 5, 5]), "y": np.array([7, 8, 8])}
+    np.testing.assert_array_equal(to_numpy(to_table(arrays, Schema(columns)), below), [5, 3, np.nan])
+
+
+def test_a_gap_that_is_missing_between_columns_that_are_not_is_drawn_from_the_others() -> None:
+    columns = tuple(Numeric(name, 0, 99, integer=True, missing=True) for name in ("a", "b"))
+    form = GapForm.of(Schema(columns, constraints=(Order(("a", "b")),)))
+    arrays = {
+        "a": np.array([10, 20, 30, np.nan, 50, np.nan]),
+        "b": np.array([70, 80, 90, 5, np.nan, np.nan]),
+        "b - a": np.array([3.0, np.nan, 4.0, 3.0, 3.0, np.nan]),
+    }
+    rebuilt = form.rebuild(arrays, np.random.default_rng(0))
+    np.testing.assert_array_equal(rebuilt["a"], arrays["a"])
+    assert rebuilt["b"][1] in (22, 23)
+    np.testing.assert_array_equal(rebuilt["b"][[0, 2, 3, 4, 5]], [12, 33, 5, np.nan, np.nan])
+    nothing = form.rebuild(arrays | {"b - a": np.full(6, np.nan)}, np.random.default_rng(0))
+    np.testing.assert_array_equal(nothing["b"], arrays["b"])
+
+
 def test_a_gap_that_is_never_zero_begins_at_its_smallest() -> None:
     declared = Schema(
         (Numeric("a", 0, 9, integer=True), Numeric("b", 12, 20, integer=True)), constraints=(Order(("a", "b")),)

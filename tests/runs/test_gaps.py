@@ -11,6 +11,10 @@ import pytest
 
 import pe
 from pe.data.constraints import Order, Sum
+from pe.tables import method
+from pe.tables.levels import Levels
+from pe.tables.measure import Tables
+from pe.tables.targets import choose_tables
 
 
 def dates(name: str, missing: bool = False) -> pe.Datetime:
@@ -110,8 +114,15 @@ def test_skewed_parts_and_their_total_keep_their_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("repeated_noise")
-def test_a_total_may_be_a_target(tmp_path: Path) -> None:
+def test_a_total_may_be_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its parts stand for it."""
+    asked: list[list[str]] = []
+
+    def choose(targets: list[int], levels: list[Levels], *given: Any) -> Tables:
+        asked.append([levels[place].column.name for place in targets])
+        return choose_tables(targets, levels, *given)
+
+    monkeypatch.setattr(method, "choose_tables", choose)
     rng = np.random.default_rng(0)
     size = rng.integers(0, 4, 3000)
     private = pd.DataFrame({"size": size.astype(str), "bed": 100 * size + 50, "drugs": rng.integers(0, 50, 3000)})
@@ -127,6 +138,7 @@ def test_a_total_may_be_a_target(tmp_path: Path) -> None:
     )
     made = released(tmp_path, private, schema, targets=["total"])
     medians = made.groupby("size", observed=True)["total"].median()
+    assert asked == [["bed", "drugs"]]
     np.testing.assert_allclose(medians.to_numpy(), [75, 175, 275, 375], atol=40)
 
 
