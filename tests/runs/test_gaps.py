@@ -11,7 +11,8 @@ import pytest
 
 import pe
 from pe.data.constraints import Order, Sum
-from pe.tables import method
+from pe.run import Run
+from pe.tables import method as cross_tables
 from pe.tables.levels import Levels
 from pe.tables.measure import Tables
 from pe.tables.targets import choose_tables
@@ -97,6 +98,27 @@ def test_stays_are_kept_where_both_dates_may_be_missing(tmp_path: Path) -> None:
         assert years[0] == pytest.approx(years[1], abs=1)
 
 
+@pytest.mark.parametrize("method", ["cross-tables", "tab-pe"])
+def test_a_run_that_died_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    given: dict[str, Any] = {"method": method, "rows": 100, "simulate": 1, "create": False}
+    private = patients(400)
+    whole = released(tmp_path / "whole", private, **given)
+    store = Run.store_histogram
+    stored: list[str] = []
+
+    def dying(run: Run, number: int, histogram: Any, name: str = "histogram") -> None:
+        store(run, number, histogram, name)
+        stored.append(name)
+        if len(stored) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "store_histogram", dying)
+        with pytest.raises(KeyboardInterrupt):
+            released(tmp_path / "broken", private, **given)
+    pd.testing.assert_frame_equal(released(tmp_path / "broken", private, **given), whole)
+
+
 @pytest.mark.usefixtures("repeated_noise")
 def test_skewed_parts_and_their_total_keep_their_sizes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -122,7 +144,7 @@ def test_a_total_may_be_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         asked.append([levels[place].column.name for place in targets])
         return choose_tables(targets, levels, *given)
 
-    monkeypatch.setattr(method, "choose_tables", choose)
+    monkeypatch.setattr(cross_tables, "choose_tables", choose)
     rng = np.random.default_rng(0)
     size = rng.integers(0, 4, 3000)
     private = pd.DataFrame({"size": size.astype(str), "bed": 100 * size + 50, "drugs": rng.integers(0, 50, 3000)})

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import pe
 import pe.session
 from pe.data.arrays import to_table
+from pe.data.constraints import Order
+from pe.data.gap_form import GapForm
 from pe.errors import BudgetExceededError, ConfigError
 from pe.privacy import Adjacency
 from pe.privacy.certificate import verify
@@ -243,8 +245,6 @@ def test_votes_are_taken_where_something_of_theirs_is_set(tmp_path: Path) -> Non
 
 
 def test_constraints_and_keys_hold_in_what_is_drawn(tmp_path: Path) -> None:
-    from pe.data.constraints import Order
-
     schema = pe.Schema((pe.Numeric("low", 0, 10), pe.Numeric("high", 0, 10)), constraints=(Order(("low", "high")),))
     data = pd.DataFrame({"low": np.linspace(0, 5, 400), "high": np.linspace(2, 10, 400)})
     frame = made(tmp_path, data, schema, rows=300).to_pandas()
@@ -254,6 +254,7 @@ def test_constraints_and_keys_hold_in_what_is_drawn(tmp_path: Path) -> None:
 rows = st.lists(st.tuples(st.integers(0, 100), st.booleans(), st.integers(0, 3)), min_size=1, max_size=25)
 
 
+IN_ORDER = (Order(("x", "later")),)
 LOW, HIGH = [(0, False, 0)] * 9, [(100, True, 0)] * 9
 
 
@@ -268,8 +269,9 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
     norm: float | None,
 ) -> None:
     columns = (pe.Numeric("x", 0, 100, integer=True), pe.Numeric("y", 0, 50, missing=True), pe.boolean("z"))
-    schema = pe.Schema((*columns, pe.Categorical("kind", ("a", "b"))), "kind")
-    fine = [grid(column, 16) for column in schema.features]
+    later = pe.Numeric("later", 0, 100, integer=True)  # than x, in half of the records
+    schema = pe.Schema((*columns, later, pe.Categorical("kind", ("a", "b"))), "kind", constraints=IN_ORDER)
+    fine = [grid(column, 16) for column in GapForm.of(schema).columns]
     rng = np.random.default_rng(0)
     levels = [merge(level, rng.normal(30, 5, level.size), 5.0, 8) for level in fine]
     crossed = plan.weighed(plan.choose(levels, 2, 500, 0.3, plan.MOST, rng), 2, 4, 0.3)
@@ -283,7 +285,8 @@ def test_one_unit_moves_the_counts_by_at_most_what_is_charged(
         x, kind, who = (np.array(column, np.int64) for column in zip(*records, strict=True))
         y = np.where(x == 50, np.nan, x / 2)
         z = (x % 2).astype(np.int32)
-        return PrivateDataset(to_table({"x": x, "y": y, "z": z}, schema), kind.astype(np.int32), schema, who)
+        arrays = {"x": x, "y": y, "z": z, "later": 37 * x % 101}
+        return PrivateDataset(to_table(arrays, schema), kind.astype(np.int32), schema, who)
 
     changed = [row for row in some if row[2] != 0] if norm else some[1:]
     if adjacency is Adjacency.REPLACE_ONE:
