@@ -22,7 +22,7 @@ from pe.data.formats import public_form
 from pe.data.forms import MARKERS, common_form, outline
 from pe.data.lines import decompressed
 from pe.data.outcomes import Outcome, Values, outcomes, read_as, wide_numbers
-from pe.data.parts import Place, is_address, locate
+from pe.data.parts import Place, format_of, is_address, locate
 from pe.data.read import in_memory, stream, wanted
 from pe.data.records import Counts
 from pe.data.sample import declared_fields, undecodable
@@ -124,7 +124,7 @@ class Check:
         """The report as lines of text, with its banner and its warning."""
         yield BANNER
         if self.problem:
-            yield f"{self.source} cannot be read as the schema says: {self.problem}"
+            yield f"These data cannot be read: {self.problem}"
             return
         yield f"{self.source}: {self.records} records."
         yield from self.notes
@@ -170,7 +170,7 @@ def check(
         report.notes += _skipped(data, place)
         for raw in stream(place, names, schema, report.lines_read):
             _add(report, raw, user)
-        report.notes += [f"Read by {sentence}." for sentence in public_form(place, schema)]
+        report.notes += [f"Taken to be public about the files: {sentence}." for sentence in public_form(place, schema)]
 
     try:
         shielded("reading the private data", read, "Is it the declared format?")
@@ -290,8 +290,8 @@ def _clipped(found: ColumnCheck) -> str:
     if isinstance(column, Text):
         return f"are longer than {column.max_length} characters. A run cuts them"
     side = "below min" if found.below == clipped else "above max" if found.below == 0 else "below min or above max"
-    unit = ": another unit?" if clipped >= ALARMING * found.records and found.below in (0, clipped) else ""
-    return f"are {side} ({column.domain()}){unit}. A run moves them to the nearer bound"
+    unit = "; is it another unit?" if clipped >= ALARMING * found.records and found.below in (0, clipped) else ""
+    return f"are {side} ({column.domain()}); a run moves them to the nearer bound{unit}"
 
 
 def _fallback(column: Column, *, undeclared: bool = False) -> str:
@@ -323,16 +323,17 @@ def _mostly_missing(found: ColumnCheck) -> bool:
 
 def _skipped(data: str | Path, place: Place) -> Iterator[str]:
     """Files of a folder that a run does not read."""
-    if is_address(data) or not Path(data).is_dir() or place.kind == "imagefolder":
+    if is_address(data) or not Path(data).is_dir() or place.kind in ("datasets", "imagefolder"):
         return
-    files = sorted(path.name for path in Path(data).iterdir())
-    read = len(place.parts)
-    if len(files) > read:
-        listed = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
-        yield (
-            f"{read} of the {len(files)} entries of {data} are read as {place.kind}; hidden, empty and other ones, and "
-            f"folders, are not ({listed})."
-        )
+    others = [path.name for path in sorted(Path(data).iterdir()) if not _is_part(path, place.kind)]
+    if others:
+        listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        yield f"Not read in {data}, which holds {place.kind}: {len(others)} hidden, empty or other entries ({listed})."
+
+
+def _is_part(path: Path, kind: str) -> bool:
+    """Whether an entry of a folder is read as one of its files."""
+    return path.is_file() and path.name[0] not in "._" and format_of(path) == kind and path.stat().st_size > 0
 
 
 def _malformed(counts: Counts, records: int) -> Iterator[str]:
