@@ -177,7 +177,7 @@ def _alone(table: pa.Table, embedder: Embedder) -> tuple[NDArray[np.float32], li
             vectors[row] = embed_candidates(table.slice(row, 1), embedder)[0]
             reasons.append("")
         except EmbedderError as error:
-            reasons.append(str(error).rstrip("."))
+            reasons.append(str(error).removeprefix(f"embedder '{embedder.name}'").lstrip(": ").rstrip("."))
     return vectors, reasons
 
 

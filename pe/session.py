@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -49,6 +50,8 @@ from pe.protocols import API, Embedder
 from pe.run import Run, decisive
 
 PATH_MAX = 4096
+
+_LOG = logging.getLogger("pe")
 
 
 @dataclass
@@ -237,6 +240,8 @@ class Session:
             population=None if newest is None else newest.population,
         )
         self.warnings += checked.warnings
+        for warning in checked.warnings:  # public, and of use before anything is spent
+            _LOG.warning("%s", warning)
         if checked.embedder is not public.embedder:
             self._evolution = replace(self._evolution, candidates=CandidateEmbedder(checked.embedder))
         self._asked = True

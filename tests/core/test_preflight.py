@@ -291,3 +291,27 @@ def test_a_whole_run_is_refused_before_its_first_charge(
     assert "epsilon 0 of 2 is spent" in str(caught.value)
     made = pe.synthesize(data, **asked | {"api": "mine:Own"})  # nothing stands in the way of another try
     assert [row["iteration"] for row in made.certificate["entries"] if row["kind"] == "reserve"] == [0, 1, 2]
+
+
+class Rounding(TabularEmbedder):
+    """Sums in another order in batches than alone."""
+
+    def embed(self, table: pa.Table) -> Any:
+        found = super().embed(table)
+        return found if table.num_rows == 1 else found * np.float32(1 + 2e-7)
+
+
+def test_warnings_are_told_before_anything_is_spent_and_come_with_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And an embedder whose batches differ by rounding is asked row by row for private records, too."""
+    module: Any = types.ModuleType("mine")
+    module.Rounding = Rounding
+    monkeypatch.setitem(sys.modules, "mine", module)
+    data = {"x": np.linspace(0, 1, 300), "kind": np.array(["a", "b", "c"] * 100)}
+    made = pe.synthesize(
+        data, schema=SCHEMA, epsilon=2.0, delta=1e-5, adjacency="add-remove", rows=20, source="s", create=True,
+        run=tmp_path / "run", method="tab-pe", iterations=1, embedder="mine:Rounding",
+    )  # fmt: skip
+    assert "differ by rounding" in caplog.messages[0]
+    assert caplog.messages[0] in made.warnings
