@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pe.data.forms import MARKERS, common_form
 from pe.data.outcomes import wide_numbers
 from pe.data.sample import SampleColumn
-from pe.data.schema import Categorical, Column, Datetime, Numeric, boolean
+from pe.data.schema import BOOLEANS, Categorical, Column, Datetime, Numeric, boolean
 from pe.data.times import DAY, instant, iso, seconds
 
 MAX_CATEGORIES = 1000
@@ -116,7 +116,9 @@ def infer_label(sample: SampleColumn) -> Inference:
             f"label '{name}' has {len(values)} different values: a label has few, such as classes, and every one costs "
             "noise. A column that models are to predict is named in evolution.targets instead",
         )
-    remarks = list(_remarks_on_spelling(name, sample.counts))
+    remarks = [*_remarks_on_spelling(name, sample.counts), *_remarks_on_markers(name, sample.counts, "label")]
+    if not sample.missing and values == BOOLEANS:
+        return Inference(boolean(name))  # which also reads True, yes and 1
     if not sample.missing:
         return Inference(Categorical(name, values, None, kind), remarks=tuple(remarks))
     unknown = UNKNOWN if UNKNOWN not in values else f"({UNKNOWN})"
@@ -361,12 +363,7 @@ def _categories(sample: SampleColumn, code: str = "", advice: str = _LIST_ADVICE
     form = common_form(distinct[:MAX_CATEGORIES], 0.9)
     if form is not None and form.name != "ranges" and not code:
         remarks.append(f"column '{sample.name}' holds {form.name}, drafted as categories: {form.advice}")
-    for text in distinct:
-        if text in MARKERS:
-            remarks.append(
-                f"column '{sample.name}': '{text}' ({sample.counts[text]}) is drafted as a category: if it stands for "
-                "a missing value, take it out of values and set missing = true"
-            )
+    remarks += _remarks_on_markers(sample.name, sample.counts, "column")
     return Inference(Categorical(sample.name, tuple(distinct), missing=sample.missing > 0), remarks=tuple(remarks))
 
 
@@ -379,6 +376,16 @@ def _remarks_on_spelling(name: str, counts: Mapping[str, int]) -> Iterator[str]:
         if len(texts) > 1:
             listed = ", ".join(f"'{text}' ({counts[text]})" for text in sorted(texts))
             yield f"column '{name}': {listed} are different values for a run, as they are written differently"
+
+
+def _remarks_on_markers(name: str, counts: Mapping[str, int], what: str) -> Iterator[str]:
+    """Categories that often stand for a missing value; ``what``: "column" or "label"."""
+    instead = "set missing = true" if what == "column" else f"let default name a value such as '{UNKNOWN}'"
+    for text in sorted(MARKERS & set(counts)):
+        yield (
+            f"{what} '{name}': '{text}' ({counts[text]}) is drafted as a category: if it stands for a missing value, "
+            f"take it out of values and {instead}"
+        )
 
 
 def cause_of(sample: SampleColumn, code: str = "", advice: str = _LIST_ADVICE) -> str:

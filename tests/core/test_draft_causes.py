@@ -132,6 +132,20 @@ def test_a_label_that_is_missing_gets_a_value_of_its_own(tmp_path: Path) -> None
     assert again.labels == ("a", "unknown", "(unknown)")
 
 
+def test_a_label_of_truth_values_by_type_reads_every_spelling_of_them(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": range(4), "kind": [True, False, True, True]})
+    frame.to_parquet(tmp_path / "s.parquet")
+    schema = draft(tmp_path / "s.parquet", "kind").schema
+    assert schema.column("kind") == boolean("kind")
+    frame.to_csv(tmp_path / "p.csv", index=False)  # True, False
+    assert coerce(read(tmp_path / "p.csv", schema), schema)["kind"].tolist() == [1, 0, 1, 1]
+
+
+def test_a_label_that_is_a_mark_is_remarked_on(tmp_path: Path) -> None:
+    remarks = drafted(tmp_path, ["1", "2"] * 5, ["a", "?"]).remarks
+    assert [remark for remark in remarks if "label 'kind': '?' (5) is drafted as a category" in remark]
+
+
 def test_a_label_with_too_many_values_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"label 'kind' has 1001 different values.*targets"):
         drafted(tmp_path, ["1"] * 1001, [str(number) for number in range(1001)])
