@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
 from pe.data.columns import Categorical, Datetime, Numeric, column_from, values_from
+from pe.data.public_files import files_of_schema, require_public
 from pe.data.schema import Purchase, Schema, parsed, refused
 from pe.errors import SchemaError
 from pe.evolution.plan import noise_scales
@@ -120,6 +121,8 @@ def buy_schema(
         if isinstance(wanted, Mapping):
             request = _Request.of(wanted, Path())
         else:
+            if isinstance(data, (str, Path)):
+                require_public(files_of_schema(wanted), data, f"the schema {wanted}")
             request = _Request.of(parsed(Path(wanted).read_text(encoding="utf-8")), Path(wanted).parent)
     unit = Unit.RECORD if user is None else Unit.USER
     book = Ledger(ledger, create=create)

@@ -67,6 +67,16 @@ def sync_directory(path: Path) -> None:
         os.close(directory)
 
 
+def require_folder(path: Path) -> None:
+    """Raise RunError unless a folder that is to be replaced is one, or absent: no link, which would be replaced itself.
+
+    Where the release goes this is found before anything is spent.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        kind = "a symbolic link" if path.is_symlink() else "no folder"
+        raise RunError(f"{path} is {kind}: expected a folder, or nothing there. Move it away. Nothing was spent.")
+
+
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
     """Turn an OSError about ``path`` into a RunError that says what to do."""

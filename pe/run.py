@@ -125,14 +125,16 @@ class Run:
 
     def last_iteration(self) -> int | None:
         """The newest iteration whose population is stored."""
-        done = [int(file.parent.name) for file in self.path.glob("iterations/*/population.parquet")]
+        files = self.path.glob("iterations/*/population.parquet")
+        done = [int(file.parent.name) for file in files if file.parent.name.isdecimal()]
         return max(done, default=None)
 
     def population(self, number: int, schema: Schema) -> Population:
         path = self.iteration(number) / "population.parquet"
         with _undamaged(path):
             table = pa.parquet.read_table(path)
-        return Population.from_table(table, schema)
+            table.validate(full=True)
+            return Population.from_table(table, schema)
 
     def store_population(self, number: int, population: Population) -> None:
         with refusals(self.iteration(number)):
@@ -320,7 +322,7 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema, plan: dict[str
     file = path / "run.json"
     difference = ""
     if file.exists():
-        about = json.loads(file.read_text())
+        about = _about(file)
         if about["format"] != FORMAT:
             raise RunMismatchError(
                 f"{path} was written in format {about['format']}, this version continues format {FORMAT}: finish it "
@@ -364,20 +366,34 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema, plan: dict[str
     return identity
 
 
+def _about(file: Path) -> dict[str, Any]:
+    """The content of run.json; raises RunError where it is damaged."""
+    with _undamaged(file):
+        about = json.loads(file.read_text(encoding="utf-8"))
+        return {"format": about["format"], "run": str(about["run"]), "plan": dict(about["plan"])}
+
+
 @contextmanager
 def _undamaged(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         raise RunError(
             f"{path} is damaged ({type(error).__name__}): restore it from a backup. A new one would be drawn, and "
             "charged, in a run directory of another name. Nothing was spent by this call."
         ) from None
 
 
+_DAMAGES = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, pa.ArrowException)
+"""What readers raise at the content of a file that was whole when it was written."""
+
+
 def stored_config(path: Path) -> dict[str, Any]:
-    """The resolved configuration of a run directory; raises RunError if it is none."""
-    return _parsed(path / "config.toml")
+    """The resolved configuration of a run directory; raises RunError if it is none, or damaged."""
+    config = _parsed(path / "config.toml")
+    if not all(isinstance(config.get(section), dict) for section in ("private", "privacy", "output")):
+        raise RunError(f"{path / 'config.toml'} is damaged: restore it from a backup. Nothing was spent by this call.")
+    return config
 
 
 def _parsed(file: Path) -> dict[str, Any]:
@@ -385,6 +401,8 @@ def _parsed(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError:
         raise RunError(f"{file.parent} is not a run directory: it has no {file.name}. Nothing was spent.") from None
+    except ValueError:  # neither UTF-8 nor TOML
+        raise RunError(f"{file} is damaged: restore it from a backup. Nothing was spent by this call.") from None
 
 
 MOVABLE = (

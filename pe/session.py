@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_executor, build_plan
 from pe.card import declared_public, write_card
 from pe.config import Config
-from pe.data.parts import place_of
+from pe.data.public_files import require_public
 from pe.data.schema import Schema
 from pe.delivery import (
     Synthetic,
@@ -36,6 +36,7 @@ from pe.evolution.kernel import Target, noted
 from pe.evolution.loop import Evolution, Generation, label_shares
 from pe.evolution.plan import Plan
 from pe.export import check_formats, default_formats
+from pe.files import require_folder
 from pe.preflight import check_run
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
@@ -73,13 +74,8 @@ class Blueprint:
                 "unit = 'user' needs private.user, the column that says whose record it is, and private.user needs "
                 "privacy.unit = 'user': set both, or neither. Nothing was spent."
             )
-        own = config.private.path
         for section in config.api:
-            if own and place_of(own) in map(place_of, _texts(section.model_extra)):
-                raise ConfigError(
-                    f"api '{section.kind}' is given {own}, the private data themselves: an API may only know what is "
-                    "public. Nothing was spent."
-                )
+            require_public(_texts(section.model_extra), config.private.path, f"api '{section.kind}'")
         schema = schema.with_label(config.private.label or schema.label)
         formats = config.output.formats or default_formats(schema)
         check_formats(formats, schema)
@@ -153,6 +149,7 @@ class Session:
         book = None if simulated else Ledger(ledger, create=create)
         run = Run.open(Path(config.output.run), config.resolved(), blueprint.schema, blueprint.plan)
         try:
+            require_folder(release_folder(run.path, {"simulated": simulated}))
             account = _simulated(blueprint) if book is None else _account(blueprint, book, run, create)
             private = PrivateDataset.read(
                 data,

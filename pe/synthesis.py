@@ -100,7 +100,7 @@ def synthesize(
         raise ConfigError("labels go with text=...; a schema declares its label set itself. Nothing was spent.")
     if schema is None:
         raise ConfigError("expected a schema, or text=... for a column of free text. Nothing was spent.")
-    declared = schema if isinstance(schema, Schema) else Schema.read(schema)
+    declared = schema if isinstance(schema, Schema) else Schema.read(schema, private=path)
     if api is None and declared.text is not None:
         raise ConfigError(
             "texts need an API that writes them: api='ngram:public.jsonl' (a public corpus, no model), "
@@ -188,7 +188,7 @@ def blueprint_of(config: Config) -> Blueprint:
     """The blueprint of a configuration whose schema and data are files."""
     if config.private.schema_ is None or config.private.path is None:
         raise ConfigError("private.path and private.schema must name files. Nothing was spent.")
-    return Blueprint.of(config, Schema.read(config.private.schema_))
+    return Blueprint.of(config, Schema.read(config.private.schema_, private=config.private.path))
 
 
 def text_schema(

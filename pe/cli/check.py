@@ -30,7 +30,7 @@ def check(config: Path) -> None:
     private = Config.read(config).private
     if private.schema_ is None or private.path is None:
         raise ConfigError("private.path and private.schema must name files. Nothing was spent.")
-    schema = Schema.read(private.schema_)
+    schema = Schema.read(private.schema_, private=private.path)
     schema = schema.with_label(private.label or schema.label)
     show(check_private(private, schema, private.path), out)
 

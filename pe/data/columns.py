@@ -439,6 +439,8 @@ def column_from(name: str, entry: object, folder: Path = Path()) -> Column | Key
 def values_from(name: str, path: Path, key: str) -> list[str]:
     """The lines of a public list, trimmed, each once; raises SchemaError naming the column and the key."""
     try:
+        if path.exists() and not path.is_file():  # reading from a pipe may never end
+            raise SchemaError(f"column '{name}': the {key} {path} is no regular file.")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise SchemaError(f"column '{name}': the {key} {path} cannot be read as UTF-8 text.") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,8 @@ class Determines:
     column: str
     target: str
     table: tuple[tuple[str, str], ...]
+    from_file: bool = field(default=False, compare=False)
+    """Whether the table was read from a file, which errors then do not quote: it may be the wrong one."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,23 +124,29 @@ def constraint_from(entry: object, folder: Path) -> Constraint:
     pairs = entry["map"] if "map" in entry else _pairs(folder / str(entry["file"]), column, target)
     if not isinstance(pairs, Mapping):
         raise SchemaError("constraint 'determines': expected a table of values for 'map'.")
-    return Determines(column, target, tuple((str(key), str(value)) for key, value in pairs.items()))
+    table = tuple((str(key), str(value)) for key, value in pairs.items())
+    return Determines(column, target, table, from_file="file" in entry)
 
 
 def _pairs(path: Path, column: str, target: str) -> dict[str, str]:
     """The public table in a CSV file whose header names both columns."""
+    if path.exists() and not path.is_file():  # reading from a pipe may never end
+        raise SchemaError(f"constraint 'determines': {path} is no regular file.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error):
         raise SchemaError(f"constraint 'determines': {path} cannot be read as a CSV file.") from None
     pairs: dict[str, str] = {}
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         key, value = row.get(column), row.get(target)
         if key is None or value is None:
             raise SchemaError(f"constraint 'determines': expected the columns '{column}' and '{target}' in {path}.")
         if pairs.setdefault(key.strip(), value.strip()) != value.strip():
-            raise SchemaError(f"constraint 'determines': {path} gives '{key.strip()}' two values of '{target}'.")
+            raise SchemaError(
+                f"constraint 'determines': record {number} of {path} gives a value of '{column}' another '{target}' "
+                "than a record before it."
+            )
     return pairs
 
 
@@ -201,7 +209,8 @@ def _check_table(constraint: Determines, columns: Mapping[str, Column]) -> None:
         if not isinstance(column, Categorical):
             raise SchemaError(f"constraint {constraint}: expected categorical columns, '{name}' is of {column.kind}s.")
         if strangers := set(values) - set(column.values):
-            raise SchemaError(f"constraint {constraint}: '{min(strangers)}' is no value of '{name}'.")
+            stranger = "a value of its file" if constraint.from_file else f"'{min(strangers)}'"
+            raise SchemaError(f"constraint {constraint}: {stranger} is no value of '{name}'.")
     if not constraint.table:
         raise SchemaError(f"constraint {constraint}: expected at least one value in its table.")
 

@@ -6,7 +6,6 @@ CSV and TSV: see ``pe.data.delimited``. JSON Lines: see ``pe.data.jsonl``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 
 from pe.data import arrow_files, jsonl
 from pe.data.arrow_files import ROWS
@@ -15,7 +14,7 @@ from pe.data.lines import decompressed
 from pe.data.parts import Part, Place
 from pe.data.records import Counts
 from pe.data.schema import Schema
-from pe.data.selected import Raw, require
+from pe.data.selected import Raw
 
 
 def batches(place: Place, names: Mapping[str, str], schema: Schema, counts: Counts | None = None) -> Iterator[Raw]:
@@ -27,7 +26,7 @@ def batches(place: Place, names: Mapping[str, str], schema: Schema, counts: Coun
         if place.kind in ("csv", "tsv"):
             yield from _delimited(part, place, names, schema, counts)
         elif place.kind == "jsonl":
-            yield from _jsonl(part, names, schema, place.name)
+            yield from _jsonl(part, names)
         elif place.kind == "npz":
             yield arrow_files.npz(part, names, place.name)
         elif place.kind == "parquet":
@@ -62,13 +61,8 @@ def _delimited(
             yield dict(columns)
 
 
-def _jsonl(part: Part, names: Mapping[str, str], schema: Schema, place: str) -> Iterator[Raw]:
-    columns = {column.name: column for column in schema.columns}
+def _jsonl(part: Part, names: Mapping[str, str]) -> Iterator[Raw]:
+    yield dict(jsonl.raw([], names))
     with part.open() as file:
-        records = jsonl.objects(decompressed(file))
-        batch, found = jsonl.sampled(records, place)
-        if batch:
-            require(found, names, place)
-        yield dict(jsonl.raw(batch, names, columns))
-        while batch := list(islice(records, ROWS)):
-            yield dict(jsonl.raw(batch, names, columns))
+        for records in jsonl.batches(decompressed(file), ROWS):
+            yield dict(jsonl.raw(records, names))

@@ -57,7 +57,7 @@ def outcomes(values: Values, column: Column) -> NDArray[np.uint8]:
 
 def read_as(values: Values, column: Column) -> NDArray[Any]:
     """Values read as those of a column, as ``pe.data.arrays.to_numpy`` gives them."""
-    return coerce({column.name: values}, Schema((column,)), first=False)[column.name]
+    return coerce({column.name: values}, Schema((column,)))[column.name]
 
 
 def wide_numbers(values: Values, column: Numeric) -> NDArray[np.float64]:

@@ -94,7 +94,8 @@ def locate(path: str | Path, format: str | None = None, options: CsvOptions | No
         foreign = any(PurePosixPath(each).suffix.lower() in _FOREIGN for each in found)
         advice = "save it as CSV or Parquet" if foreign else f"set format to one of {known}"
         raise PrivateDataError(f"{name}: unknown format; {advice}. Nothing was spent.")
-    parts = tuple(part for part in found.values() if part.size)
+    # without a header line an empty file is one of no records
+    parts = tuple(part for part in found.values() if part.size or kind == "jsonl")
     if not parts:
         raise PrivateDataError(f"{name} is empty. Nothing was spent.")
     if kind not in ("csv", "tsv"):
@@ -111,6 +112,8 @@ def _local(path: Path, name: str, format: str | None) -> dict[str, Part] | Place
             return Place(str(path), "imagefolder")
         found = [each for each, kind in files.items() if kind]
     elif path.exists():
+        if not path.is_file():
+            raise PrivateDataError(f"{name} is neither a regular file nor a folder. Nothing was spent.")
         if format in ("datasets", "imagefolder"):
             raise PrivateDataError(f"{name} is a file, format '{format}' a folder. Nothing was spent.")
         found = [path]
@@ -149,10 +152,17 @@ def _shards(path: Path) -> list[Path]:
         splits = (path / "dataset_dict.json").exists()
         hint = "it holds several splits: name the folder of one" if splits else "expected a saved data set"
         raise PrivateDataError(f"{path}: {hint}, with its state.json. Nothing was spent.")
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    if state.get("_indices_data_files"):  # written by versions before 2.0
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        selected = state.get("_indices_data_files")
+        shards = [path / str(each["filename"]) for each in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise PrivateDataError(f"{path}: its state.json is damaged. Nothing was spent.") from None
+    if selected:  # written by versions before 2.0
         raise PrivateDataError(f"{path} holds a selection by index: save it again, flattened. Nothing was spent.")
-    return [path / each["filename"] for each in state["_data_files"]]
+    if not all(shard.is_file() for shard in shards):
+        raise PrivateDataError(f"{path}: a file that its state.json names is missing. Nothing was spent.")
+    return shards
 
 
 def _remote(name: str) -> dict[str, Part]:

@@ -21,6 +21,7 @@ from pe.data.parts import Place, locate
 from pe.data.records import Counts
 from pe.data.schema import Schema
 from pe.data.selected import USER, Raw, from_arrow, require
+from pe.data.values import is_text
 from pe.errors import PrivateDataError, SchemaError
 
 
@@ -90,7 +91,12 @@ def in_memory(data: object, names: Mapping[str, str], schema: Schema) -> Raw:
         found = [str(name) for name in data]
         arrays = dict(zip(found, data.values(), strict=True))
         require(found, names, "the mapping")
-        read = {column: _array(arrays[name]) for column, name in names.items()}
+        try:
+            read = {column: _array(arrays[name]) for column, name in names.items()}
+        except TypeError:
+            raise PrivateDataError("the mapping: expected a sequence for each column. Nothing was spent.") from None
+        if any(isinstance(values, np.ndarray) and values.ndim == 0 for values in read.values()):
+            raise PrivateDataError("the mapping: expected a sequence for each column. Nothing was spent.")
         if len({len(values) for values in read.values()}) > 1:
             raise PrivateDataError("the mapping: columns differ in length. Nothing was spent.")
         return dict(read)
@@ -116,7 +122,7 @@ def joined(parts: Sequence[Raw], place: str) -> Raw:
             continue
         pieces: list[Any] = [part[column] for part in parts]
         chunks = [chunk for piece in pieces for chunk in piece.chunks]
-        kinds = list(dict.fromkeys(piece.type for piece in pieces if not pa.types.is_null(piece.type)))
+        kinds = list(dict.fromkeys(_value_type(piece.type) for piece in pieces if not pa.types.is_null(piece.type)))
         if len(kinds) > 1:
             raise SchemaError(f"{place} holds column '{column}' in several types: store it in one. Nothing was spent.")
         kind = kinds[0] if kinds else pa.null()
@@ -124,36 +130,48 @@ def joined(parts: Sequence[Raw], place: str) -> Raw:
     return joined
 
 
-def _series(series: Any) -> pa.ChunkedArray:
-    try:
-        return pa.chunked_array([pa.Array.from_pandas(series)])
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):  # mixed types: take each value's text
-        missing = np.asarray(series.isna(), np.bool_)
-        return _as_texts([None if gone else value for gone, value in zip(missing, series, strict=True)])
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a column's values, however they are encoded; text and bytes are one."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.binary() if is_text(kind) else kind
 
 
-def _array(values: object) -> pa.ChunkedArray | NDArray[Any]:
-    """Numbers as they are; an array of Python objects as pandas would take it."""
-    array = np.asarray(values)
-    if array.dtype != object or array.ndim != 1:
-        return array
-    try:
-        return pa.chunked_array([pa.array(array, from_pandas=True)])
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return _as_texts(array.tolist())
+def _series(series: Any) -> pa.ChunkedArray | NDArray[Any]:
+    """A pandas column: typed where its dtype is that of one type, else as objects, which are read one by one."""
+    kind = series.dtype
+    if isinstance(kind, np.dtype):
+        return np.asarray(series.to_numpy())
+    if type(kind).__name__ in _TYPED_EXTENSIONS:
+        try:
+            typed = pa.array(series.array)
+        except (pa.ArrowException, UnicodeEncodeError):  # a lone surrogate in a column of text
+            typed = None
+        if typed is not None:
+            return typed if isinstance(typed, pa.ChunkedArray) else pa.chunked_array([typed])
+    return _objects(series.astype(object))
 
 
-def _as_texts(values: Sequence[object]) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array([_text(value) for value in values], pa.string())])
+_TYPED_EXTENSIONS = frozenset(
+    {"ArrowDtype", "StringDtype", "BooleanDtype", "DatetimeTZDtype", "Float32Dtype", "Float64Dtype"}
+    | {f"{sign}Int{bits}Dtype" for sign in ("", "U") for bits in (8, 16, 32, 64)}
+)
+"""Pandas dtypes all of whose values are of one type; of categories, say, they may be of many."""
 
 
-def _text(value: object) -> str | None:
-    """A value of a column of mixed types: 1.0 reads "1"; what is missing, or no text, is None."""
-    if isinstance(value, float):
-        return None if value != value else str(int(value)) if value.is_integer() else str(value)
-    try:
-        text = value.decode() if isinstance(value, bytes) else str(value)
-        text.encode()
-    except Exception:  # undecodable bytes, lone surrogates, objects without a text
-        return None
-    return None if value is None else text
+def _array(values: Any) -> pa.ChunkedArray | NDArray[Any]:
+    """A column of a mapping: a numpy or Arrow array as it is, any other sequence as objects."""
+    if isinstance(values, np.ma.MaskedArray):
+        masked: Any = values.astype(object)
+        values = masked.filled(None)
+    if isinstance(values, (np.ndarray, pa.ChunkedArray)):
+        return values
+    if isinstance(values, pa.Array):
+        return pa.chunked_array([values])
+    if type(values).__module__.partition(".")[0] == "pandas":
+        return _series(values)
+    return _objects(values)
+
+
+def _objects(values: Any) -> NDArray[Any]:
+    """Any values as an object array (n,), unchanged: numpy itself would bring them to one type."""
+    return np.fromiter(values, object)

@@ -28,6 +28,7 @@ from pe.data.columns import boolean as boolean
 from pe.data.columns import column_from
 from pe.data.constraints import Constraint, check, constraint_from
 from pe.data.labels import MOST_LABELS, as_label, joined, label_names
+from pe.data.public_files import files_of_schema, require_public
 from pe.errors import SchemaError
 
 RESERVED = "pe."
@@ -206,7 +207,9 @@ class Schema:
         )
 
     @classmethod
-    def read(cls, path: str | Path) -> Schema:
+    def read(cls, path: str | Path, *, private: str | Path | None = None) -> Schema:
+        """Read a schema file; the public files that it names must not be those of ``private``, where that is known."""
+        require_public(files_of_schema(path), private, f"the schema {path}")
         with refused(path):
             return cls.from_toml(Path(path).read_text(encoding="utf-8"), Path(path).parent)
 

@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 DAY = 86_400
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""Of the years 1 and 9999: what lies beyond them has no such text, and is unreadable in whatever form."""
 
 _ISO = (
     r"^(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)"

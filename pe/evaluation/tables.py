@@ -415,7 +415,7 @@ def _names(data: object) -> list[str]:
             return list(pyarrow.feather.read_table(path).column_names)
         if kind == "jsonl":
             with path.open("rb") as lines:
-                return jsonl.sampled(jsonl.objects(lines), str(path))[1]
+                return jsonl.keys(jsonl.objects(lines))
         if kind == "npz":
             with np.load(path, allow_pickle=False) as archive:
                 return list(archive.files)

@@ -29,7 +29,8 @@ from pe.private.execution import Local, ShardExecutor
 from pe.shield import shielded
 
 IN_MEMORY = 2**28
-"""Bytes of files up to which their records are kept in memory; larger ones are read anew whenever they are needed."""
+"""Bytes of files, and of what is read from them, up to which records are kept in memory; more are read anew whenever
+they are needed."""
 
 CHUNK = 2**16
 """Records brought into schema form at a time where files are large."""
@@ -88,7 +89,7 @@ class PrivateDataset:
     ) -> PrivateDataset:
         """Read files, a folder of images, an Arrow table, a DataFrame or a mapping of arrays (see ``pe.data.read``).
 
-        user     the column that says whose record it is; every record must have an id. It is no feature.
+        user     the column that says whose record it is, no feature. A record without an id is a user of its own.
         options  delimiter, encoding and ``multiline`` of CSV and TSV files.
 
         The rules for missing and out-of-domain values stand in ``pe.data.coerce``. Raises PrivateDataError or
@@ -102,11 +103,10 @@ class PrivateDataset:
                     options.require_defaults("in memory")
                 return cls._of(list(_coerced(iter([in_memory(data, names, schema)]), schema, user)), schema)
             place = locate(data, format, options)
-            if _size(place, schema) <= IN_MEMORY:
-                private = cls._of(list(_stream(place, names, schema, user)), schema)
-            else:
-                source = partial(_stream, place, names, schema, user)
-                private = cls._streamed(source, schema, owned=user is not None)
+            source = partial(_stream, place, names, schema, user)
+            held = None if _size(place, schema) > IN_MEMORY else _held(source())
+            large = held is None
+            private = cls._streamed(source, schema, owned=user is not None) if large else cls._of(held or [], schema)
             private.public_form = public_form(place, schema)
             return private
 
@@ -196,18 +196,30 @@ def _stream(place: Place, names: Mapping[str, str], schema: Schema, user: str | 
     return _coerced(stream(place, names, schema), schema, user, CHUNK)
 
 
+def _held(parts: Iterator[Block]) -> list[Block] | None:
+    """Records in memory; None where small files come to more than IN_MEMORY."""
+    held: list[Block] = []
+    size = 0
+    for block in parts:
+        held.append(block)
+        size += block.records.nbytes
+        if size > IN_MEMORY:
+            return None
+    return held
+
+
 def _coerced(raws: Iterator[Raw], schema: Schema, user: str | None, rows: int | None = None) -> Iterator[Block]:
     """Raw columns in schema form, at most ``rows`` records at a time; at least one block, which may be empty."""
-    first = True
+    before = 0
     for raw in raws:
         count = len(next(iter(raw.values())))
         step = rows or max(count, 1)
         for start in range(0, max(count, 1), step):
             some = {name: values[start : start + step] for name, values in raw.items()}
-            owners = None if user is None else identities(some.pop(USER), user)
-            arrays = coerce(some, schema, first=first)
-            first = first and count == 0
+            owners = None if user is None else identities(some.pop(USER), user, before + start)
+            arrays = coerce(some, schema)
             yield Block(to_table(arrays, schema), label_codes(arrays, schema), owners)
+        before += count
 
 
 def _changed() -> PrivateDataError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from hypothesis import strategies as st
 
 from pe.data import jsonl
 from pe.data.schema import Categorical, Image, Numeric, Schema, boolean
-from pe.errors import PrivateDataError, SchemaError
+from pe.errors import PrivateDataError
 from pe.privacy import Adjacency
 from pe.private.dataset import PrivateDataset
 
 X, N = Numeric("x", -10, 10, default=1.5), Numeric("n", 0, 100, integer=True)
 C = Categorical("c", ("a", "1", "élan", '{"k":[1,null]}'), default="1")
 SCHEMA = Schema((X, N, C))
-CANARY = "canary-4711"
 
 
 def read(data: object, schema: Schema = SCHEMA, **options: Any) -> PrivateDataset:
@@ -85,11 +83,12 @@ def test_a_record_depends_on_its_own_line(tmp_path: Path, values: list[Any]) -> 
     assert together[1:] == alone
 
 
-def test_a_column_that_no_early_object_holds_is_missing_and_named(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match=r"no column 'c'.*Nothing was spent"):
-        read(lines(tmp_path, *['{"x": 1, "n": 2}'] * 3, '{"C": 1}'))
-    with pytest.raises(PrivateDataError, match=r"not JSON Lines.*Nothing was spent"):
-        read(lines(tmp_path, "[", '  {"x": 1},', "]"))
+@pytest.mark.parametrize("content", [[], ["["], ['{"x": 1, "n": 2}'] * 3, ["7"] * 1200], ids=["none", "[", "no c", "7"])
+def test_a_key_that_comes_late_or_never_is_a_missing_value(tmp_path: Path, content: list[str]) -> None:
+    """No error, with or without one more record: which keys there are depends on the records."""
+    without = records(tmp_path, *content)
+    assert len(without) == len(content)
+    assert records(tmp_path, *content, '{"c": "a"}') == [*without, (1.5, 50, "a")]
 
 
 def test_a_file_of_no_records_and_one_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
@@ -117,18 +116,10 @@ def test_lists_of_numbers_are_pictures_and_booleans_categories(tmp_path: Path) -
 
 def test_whose_record_it_is_stands_in_a_key(tmp_path: Path) -> None:
     texts = [json.dumps({"x": 1, "n": 1, "c": "a", "who": who}) for who in (7, "7", "u", 7.0, True)]
-    users = read(lines(tmp_path, *texts), user="who").users
+    nobody = ['{"x": 1, "n": 1, "c": "a"}', '{"who": null}', '{"who": " "}', "no object"]
+    users = read(lines(tmp_path, *texts, *nobody), user="who").users
     assert users[0] == users[1] == users[3]
-    assert len(set(users.tolist())) == 3
-    with pytest.raises(PrivateDataError, match="without a user id"):
-        read(lines(tmp_path, *texts, '{"x": 1, "n": 1, "c": "a"}'), user="who")
-
-
-def test_no_error_about_a_file_quotes_it(tmp_path: Path, everything_about: Callable[[BaseException], str]) -> None:
-    for content in (f'{{"{CANARY}": 1}}', f'["{CANARY}"]', CANARY):
-        with pytest.raises((PrivateDataError, SchemaError)) as caught:
-            read(lines(tmp_path, content))
-        assert CANARY not in everything_about(caught.value)
+    assert len(set(users.tolist())) == 3 + len(nobody)
 
 
 # -- folders of the Hugging Face library -----------------------------------------------------------------------------
