@@ -138,8 +138,9 @@ def init(
     elif from_public is not None:
         from pe.data.draft import draft
 
-        drafted, notes, multiline = draft(from_public, own or None, text, labels, options)
-        remarks += notes
+        found = draft(from_public, own or None, text, labels, options)
+        drafted, multiline = found.schema, found.multiline
+        remarks += found.remarks
         if (folder / data).resolve() == from_public.resolve():
             remarks.append(
                 f"{from_public} is named as public and as private: the drafted schema shows its bounds and categories, "

@@ -145,7 +145,8 @@ def _without_rules(column: pa.Array) -> pa.Array:
         return column.view(pa.large_binary())
     if pa.types.is_dictionary(kind):
         column.indices.validate(full=True)
-        return pa.DictionaryArray.from_arrays(column.indices, _without_rules(column.dictionary), safe=True)
+        distinct = _without_rules(column.dictionary)
+        return pa.DictionaryArray.from_arrays(column.indices, distinct, ordered=kind.ordered, safe=True)
     return column
 
 

@@ -144,8 +144,8 @@ def _pairs(path: Path, column: str, target: str) -> dict[str, str]:
             raise SchemaError(f"constraint 'determines': expected the columns '{column}' and '{target}' in {path}.")
         if pairs.setdefault(key.strip(), value.strip()) != value.strip():
             raise SchemaError(
-                f"constraint 'determines': record {number} of {path} gives a value of '{column}' another '{target}' "
-                "than a record before it."
+                f"constraint 'determines': {path} gives a value of '{column}' two values of '{target}' "
+                f"(record {number})."
             )
     return pairs
 

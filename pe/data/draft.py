@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from pe.data.dialect import CsvOptions
 from pe.data.imagefolder import IMAGE_FILES
@@ -19,12 +20,19 @@ from pe.data.times import instant
 from pe.errors import PrivateDataError, SchemaError
 
 
-class Draft(NamedTuple):
-    """A drafted schema, and remarks on it; ``multiline``: private data in the sample's form need that setting."""
+@dataclass(frozen=True)
+class Draft:
+    """A drafted schema, and remarks on it: unpacks to these two.
+
+    ``multiline``: private data in the sample's form need that setting.
+    """
 
     schema: Schema
     remarks: list[str]
     multiline: bool = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.schema, self.remarks))
 
 
 def draft(

@@ -120,8 +120,12 @@ def joined(parts: Sequence[Raw], place: str) -> Raw:
         if isinstance(parts[0][column], np.ndarray):
             joined[column] = np.concatenate([np.asarray(part[column]) for part in parts])
             continue
-        pieces: list[Any] = [part[column] for part in parts]
+        all_pieces: list[Any] = [part[column] for part in parts]
+        pieces = [piece for piece in all_pieces if len(piece)] or all_pieces[:1]
         chunks = [chunk for piece in pieces for chunk in piece.chunks]
+        if len({piece.type for piece in pieces}) == 1:
+            joined[column] = pa.chunked_array(chunks, pieces[0].type)
+            continue
         kinds = list(dict.fromkeys(_value_type(piece.type) for piece in pieces if not pa.types.is_null(piece.type)))
         if len(kinds) > 1:
             raise SchemaError(f"{place} holds column '{column}' in several types: store it in one. Nothing was spent.")

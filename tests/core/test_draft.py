@@ -73,7 +73,7 @@ def test_every_type_is_drafted(tmp_path: Path, form: str) -> None:
         pa.parquet.write_table(pa.Table.from_pandas(sample), path)
     else:
         pa.feather.write_feather(pa.Table.from_pandas(sample), path, compression="uncompressed")
-    drafted, remarks, _ = draft(path, "label")
+    drafted, remarks = draft(path, "label")
     for column in EXPECTED:
         assert drafted.column(column.name) == column
     assert drafted.ignore == ("note", "price", "empty")
@@ -108,7 +108,7 @@ def test_columns_without_two_equal_values_are_pointed_out_as_ids(tmp_path: Path)
 def test_free_text_is_declared_by_name(tmp_path: Path) -> None:
     path = tmp_path / "sample.csv"
     path.write_text('text,stars,x\n"two\nlines",1,3\nmore,5,4\n')
-    schema, remarks, _ = draft(path, "stars", "text")
+    schema, remarks = draft(path, "stars", "text")
     assert schema == Schema((Text("text"), Categorical("stars", ("1", "5"))), "stars", ignore=("x",))
     assert remarks == []
     assert draft(path, "stars", "text", ["1", "3", "5"]).schema.labels == ("1", "3", "5")

@@ -75,7 +75,7 @@ def test_a_column_that_cannot_be_drafted_is_left_out_with_its_cause(
     path = tmp_path / "sample.csv"
     rows = [f'"{value}",{number},{"uv"[number % 2]}' for number, value in enumerate(values)]
     path.write_text("\n".join(["x,y,kind", *rows]) + "\n")
-    schema, remarks, _ = draft(path, "kind")
+    schema, remarks = draft(path, "kind")
     assert schema.ignore == ("x",)
     (remark,) = (each for each in remarks if each.startswith("column 'x'"))
     assert remark.startswith("column 'x' was left out: ")
@@ -123,7 +123,7 @@ def test_a_label_keeps_its_spelling_and_is_read_as_it_is_spelt(tmp_path: Path, s
 
 
 def test_a_label_that_is_missing_gets_a_value_of_its_own(tmp_path: Path) -> None:
-    schema, remarks, _ = drafted(tmp_path, ["1", "2", "3"] * 4, ["a", "b", ""])
+    schema, remarks = drafted(tmp_path, ["1", "2", "3"] * 4, ["a", "b", ""])
     assert schema.column("kind") == Categorical("kind", ("a", "b", "unknown"), "unknown")
     assert [remark for remark in remarks if "label 'kind' is missing (blank) in 4 of 12" in remark]
     arrays = coerce(read(tmp_path / "sample.csv", schema), schema)
@@ -241,7 +241,7 @@ def test_a_file_of_another_encoding_or_delimiter_is_read_or_refused_by_name(tmp_
 def test_lines_and_names_that_are_none_are_remarked_on_and_the_rest_is_drafted(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text("a,,b,b,c\n1,2,3,4,x\n1,2\n5,6,7,8,y\n")
-    schema, remarks, _ = draft(path)
+    schema, remarks = draft(path)
     assert [column.name for column in schema.columns] == ["a", "c"]
     assert any("1 of 3 lines have too few or too many fields" in remark for remark in remarks)
     assert any("without a name" in remark for remark in remarks)
