@@ -310,7 +310,7 @@ def test_tables_may_be_empty(tmp_path: Path, build: Callable[[Path], Any]) -> No
     [
         (b"", "d.csv", "is empty"),
         (b"", "d.parquet", "is empty"),
-        (b"x,n,c\n", "d.xlsx", "unknown format.*csv"),
+        (b"x,n,c\n", "d.xlsx", "unknown format.*CSV"),
         (b"x,n,c\n", "d", "unknown format"),
         (b"PAR1 nonsense", "d.parquet", "failed with"),
         (b"nonsense", "d.arrow", "failed with"),
