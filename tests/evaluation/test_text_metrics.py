@@ -437,3 +437,12 @@ def test_a_folder_without_a_model_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="no model that AutoModelForCausalLM can load"):
         finetune.next_token(tmp_path, ["a"], ["a"], 0)
+
+
+def test_lengths_are_words_without_punctuation() -> None:
+    made, real = Corpus.of(["one, two - three!", "?!", "four five"]), Corpus.of(["one two three", "", "four five"])
+    found = measure(made, real, embeddings=Embeddings(hashed))
+    assert found.variety["synthetic"].mean_words == pytest.approx(5 / 3)
+    assert found.variety["synthetic"].median_words == 2
+    assert (found.variety["synthetic"].empty, found.variety["test"].empty) == (0.0, pytest.approx(1 / 3))
+    assert found.headline()["length distance"] == 0
