@@ -67,7 +67,7 @@ def files_of_schema(path: str | Path) -> list[Path]:
 
 def _files(path: str | Path) -> list[Path]:
     """The regular files behind a path or a pattern; of a folder those that lie in it."""
-    if is_address(path):
+    if not str(path) or is_address(path):  # an empty setting names nothing, not the current folder
         return []
     try:
         places = [Path(path)] if Path(path).exists() else [Path(name) for name in glob(str(path))]

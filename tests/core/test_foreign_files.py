@@ -327,3 +327,9 @@ def test_errors_about_a_public_table_do_not_quote_it(
         with pytest.raises(SchemaError) as caught:
             Schema.from_toml(text, tmp_path)
         assert CANARY not in everything_about(caught.value)
+
+
+def test_an_empty_setting_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "private.csv").write_text("a\n1\n")
+    monkeypatch.chdir(tmp_path)
+    require_public([""], "private.csv", "the API")
