@@ -26,7 +26,7 @@ from pe.data.parts import Place, format_of, is_address, locate
 from pe.data.read import in_memory, stream, wanted
 from pe.data.records import Counts
 from pe.data.sample import declared_fields, undecodable
-from pe.data.schema import Categorical, Column, Datetime, Numeric, Schema, Text
+from pe.data.schema import Categorical, Column, Datetime, Image, Numeric, Schema, Text
 from pe.data.selected import USER, Raw
 from pe.errors import PEError, SchemaError
 from pe.shield import shielded
@@ -91,7 +91,7 @@ class ColumnCheck:
         for kind in (Outcome.UNREADABLE, Outcome.UNDECLARED):
             kept = self.misfits.setdefault(kind, [])
             places = np.flatnonzero(found == kind)[: EXAMINED - len(kept)]
-            if len(places):
+            if len(places) and not isinstance(self.column, Image):
                 some = values[places] if isinstance(values, np.ndarray) else values.take(pa.array(places))
                 kept += read_as(some, Text(self.column.name, Text.LONGEST)).tolist()
         return found
@@ -201,14 +201,20 @@ def _add(report: Check, raw: Raw, user: str | None) -> None:
 
 def _sentences(found: ColumnCheck) -> Iterator[str]:
     """What does not fit in one column, why that is likely, and what a run would make of it."""
-    column, name = found.column, f"column '{found.column.name}'"
+    column, name = found.column, f"column '{_printable(found.column.name)}'"
     if found.undecodable:
         yield (
             f"{name}: {_times(found.undecodable, found.records)} are not UTF-8 text, and taken for missing: name the "
             "encoding in private.encoding, such as 'latin-1' or 'cp1252'"
         )
     unreadable, undeclared = found.counts[Outcome.UNREADABLE], found.counts[Outcome.UNDECLARED]
-    if unreadable > TOLERATED * found.records:
+    if isinstance(column, Image):
+        if unreadable > TOLERATED * found.records:
+            yield (
+                f"{name}: {_times(unreadable, found.records)} are black, as pictures become that are damaged, "
+                f"missing or of another kind or shape ({column.domain()})"
+            )
+    elif unreadable > TOLERATED * found.records:
         yield (
             f"{name}: {_times(unreadable, found.records)} cannot be read as {_plural(column)}"
             f"{_cause_of_unreadable(found.misfits[Outcome.UNREADABLE])}. A run takes {_fallback(column)}"
@@ -327,7 +333,7 @@ def _skipped(data: str | Path, place: Place) -> Iterator[str]:
         return
     others = [path.name for path in sorted(Path(data).iterdir()) if not _is_part(path, place.kind)]
     if others:
-        listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        listed = ", ".join(map(_printable, others[:5])) + (", ..." if len(others) > 5 else "")
         yield f"Not read in {data}, which holds {place.kind}: {len(others)} hidden, empty or other entries ({listed})."
 
 
@@ -356,7 +362,7 @@ def _undeclared_columns(place: Place, names: Mapping[str, str], schema: Schema) 
     known = {*names.values(), *schema.ignore, *(key.name for key in schema.keys)}
     others = [name for name in declared_fields(place).names if name not in known]
     if others:
-        listed = ", ".join(f"'{name}'" for name in others[:10]) + (", ..." if len(others) > 10 else "")
+        listed = ", ".join(f"'{_printable(name)}'" for name in others[:10]) + (", ..." if len(others) > 10 else "")
         yield f"Not declared, and not read: {listed}."
 
 
@@ -386,6 +392,11 @@ def _why_no_column(place: Place, names: Sequence[str]) -> str:
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
+def _printable(name: str) -> str:
+    """A name without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
 def _times(count: int, records: int) -> str:
     """A number of values with its share, such as "12 of 340 (3.5 %)"."""
     return f"{count} of {records} ({100 * count / max(records, 1):.3g} %)"
@@ -394,9 +405,10 @@ def _times(count: int, records: int) -> str:
 def _table(columns: Sequence[ColumnCheck]) -> Iterator[str]:
     """One line per column: the shares of its outcomes, in percent."""
     heads = ("read", "unreadable", "undeclared", "missing", "clipped")
-    width = max(len("column"), *(len(each.column.name) for each in columns))
+    names = [_printable(each.column.name) for each in columns]
+    width = max(len("column"), *map(len, names))
     yield "  ".join(["column".ljust(width), "type".ljust(11), *(head.rjust(10) for head in heads)])
-    for each in columns:
+    for each, name in zip(columns, names, strict=True):
         shares = [each.share(Outcome[head.upper()]) for head in heads]
         cells = [("-" if share == 0 else f"{100 * share:.1f} %").rjust(10) for share in shares]
-        yield "  ".join([each.column.name.ljust(width), each.column.kind.ljust(11), *cells])
+        yield "  ".join([name.ljust(width), each.column.kind.ljust(11), *cells])

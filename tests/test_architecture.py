@@ -153,6 +153,7 @@ def test_private_records_are_touched_in_few_rooms_and_exact_sums_in_one() -> Non
 @pytest.mark.parametrize(
     ("room", "may"),
     [
+        ("pe.check", {"pe.synthesis", "pe.cli.check"}),  # no flow, and nothing that stores
         ("pe.private.blocks", {"pe.private.dataset", "pe.private.measure", "pe.private.shards"}),
         ("pe.private.cache", {"pe.private.measure", "pe.private.scan", "pe.private.shards", "pe.private.spill"}),
         (

@@ -31,7 +31,7 @@ class Outcome(IntEnum):
     """Outside the declared bounds, or longer than declared: moved to the nearer bound, or cut."""
     MISSING = 2
     UNREADABLE = 3
-    """Neither missing nor a value of the column's type."""
+    """Neither missing nor a value of the column's type; of pictures, a black one, as unreadable ones become."""
     UNDECLARED = 4
     """A category that is not among the declared values."""
 
@@ -39,7 +39,9 @@ class Outcome(IntEnum):
 def outcomes(values: Values, column: Column) -> NDArray[np.uint8]:
     """The outcome of every value, uint8 (n,). Raises SchemaError where the column's type as a whole does not fit."""
     if isinstance(column, Image):
-        return np.full(len(values), Outcome.READ, np.uint8)
+        pixels = read_as(values, column)
+        black = ~pixels.reshape(len(pixels), -1).any(axis=1)
+        return np.where(black, Outcome.UNREADABLE, Outcome.READ).astype(np.uint8)
     if isinstance(column, Categorical):
         return _categories(values, column)
     if isinstance(column, Text):

@@ -204,3 +204,27 @@ def test_a_header_that_is_not_in_the_first_line_is_found(tmp_path: Path) -> None
 def test_a_report_shows_itself_in_no_other_way() -> None:
     report = check(pd.DataFrame({"x": ["ZEBRA-4711"] * 30}), Schema((TOWN,)))
     assert repr(report) == str(report) == "Check(private)"
+
+
+def test_pictures_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    from PIL import Image as Pictures
+
+    from pe.data.schema import Image
+
+    for label in "uv":
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            Pictures.new("L", (4, 4), 10 + number).save(tmp_path / label / f"{number}.png")
+    (tmp_path / "u" / "0.png").write_bytes(b"\x89PNG no picture")
+    schema = Schema((Image("image", 4, 4), Categorical("label", ("u", "v"))), "label")
+    report = "\n".join(check(tmp_path, schema).lines())
+    assert "8 records" in report
+    assert "column 'image': 1 of 8 (12.5 %) are black" in report
+    assert "column 'label'" not in report
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("x,\x1b[31mred\nnorth,1\n")
+    report = told(tmp_path / "p.csv", TOWN)
+    assert "'?[31mred'" in report
+    assert "\x1b" not in report
