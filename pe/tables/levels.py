@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
+from pe.data.gaps import Gap
 from pe.data.schema import Categorical, Column, Image, Numeric, Text
 from pe.errors import SchemaError
 
@@ -20,6 +22,9 @@ TIP = 2.0**-6
 
 FINER = 8
 """How many times as many intervals as levels numbers are spread by, where their counts stand out of the noise."""
+
+CLEAR = 5.0
+"""Standard deviations of the noise, beyond which intervals of a gap clearly hold records."""
 
 DIGITS = 7
 """Significant digits of a number that is drawn between edges."""
@@ -240,6 +245,8 @@ def _intervals(fine: Levels, counts: NDArray[np.float64], sigma: float, most: in
         missing = max(float(counts[-1]), sigma / 2)
         lost = missing / (missing + max(float(counts[:-1].sum()), sigma))
         return Levels(fine.column, np.append(found.shares * (1 - lost), lost), found.edges, finer=found.finer)
+    if isinstance(fine.column, Gap):
+        counts = _with_falling_tail(fine.edges, counts, sigma, most)
     parts = _joined(fine.edges, counts, sigma, most)
     masses = _masses(parts, sigma)
     edges, shares = [parts[0][0]], []
@@ -248,16 +255,47 @@ def _intervals(fine: Levels, counts: NDArray[np.float64], sigma: float, most: in
         if fine.column.integer:
             cuts = min(cuts, max(1, round(high - low)))
         inner = np.linspace(low, high, cuts + 1)[1:]
+        if isinstance(fine.column, Gap):  # equal mass, where the part is wide
+            first, last = np.searchsorted(fine.edges, [low, high])
+            reached = np.cumsum(np.maximum(counts[first:last], 0.0) + 1e-6 * sigma)
+            below = np.concatenate([[0.0], reached / reached[-1]])
+            inner = np.interp(np.linspace(0, 1, cuts + 1)[1:], below, fine.edges[first : last + 1])
         if fine.column.integer:
             inner = np.rint(inner - 0.5) + 0.5
         inner = np.unique(inner[inner > low])
         edges += inner.tolist()
         shares += [share / len(inner)] * len(inner)
     finer = _joined(fine.edges, counts, sigma, FINER * most)
+    ends = np.array([finer[0][0], *(part[1] for part in finer)])
     below = np.concatenate([[0.0], np.cumsum(_masses(finer, sigma))])
-    places = np.union1d(np.array(edges), [finer[0][0], *(part[1] for part in finer)])
-    spread = np.interp(places, [finer[0][0], *(part[1] for part in finer)], below)
+    if isinstance(fine.column, Gap):  # its outermost interval is divided like the grid
+        start = int(np.searchsorted(fine.edges, ends[-2]))
+        inner = np.cumsum(counts[start:] + 1e-6 * sigma)
+        ends = np.append(ends[:-1], fine.edges[start + 1 :])
+        below = np.append(below[:-1], below[-2] + (below[-1] - below[-2]) * inner / inner[-1])
+    places = np.union1d(np.array(edges), ends)
+    spread = np.interp(places, ends, below)
     return Levels(fine.column, _normalised(np.array(shares)), np.array(edges), finer=np.stack([places, spread]))
+
+
+def _with_falling_tail(
+    edges: NDArray[np.float64], counts: NDArray[np.float64], sigma: float, most: int
+) -> NDArray[np.float64]:
+    """Counts whose density on a log scale falls beyond the last intervals that clearly stand out of the noise.
+
+    The domain of a gap reaches far beyond most gaps: what noise puts there, or what is spread evenly over it, would
+    multiply the mean. By isotonic regression; the tail's total stays, all of its counts are >= 0.
+    """
+    clear = [part[1] for part in _joined(edges, counts, sigma, most) if part[2] >= CLEAR * sigma * math.sqrt(part[3])]
+    start = int(np.searchsorted(edges, clear[-1])) if clear else 0
+    tail = counts[start:]
+    if len(tail) < 2:
+        return counts
+    widths = np.diff(np.log(np.maximum(edges[start:], edges[1] / 2)))
+    density = isotonic_regression(tail / widths, weights=widths, increasing=False).x
+    falling = widths * np.maximum(density, 0.0)
+    falling *= max(float(tail.sum()), 0.0) / max(float(falling.sum()), 1e-300)
+    return np.append(counts[:start], falling)
 
 
 def _joined(edges: NDArray[np.float64], counts: NDArray[np.float64], sigma: float, most: int) -> list[list[float]]:

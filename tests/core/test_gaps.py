@@ -19,7 +19,7 @@ from pe.data.gaps import Gap
 from pe.data.schema import Categorical, Column, Datetime, Numeric, Schema, Text
 from pe.data.steps import round_to_steps
 from pe.embedders.tabular import TabularEmbedder
-from pe.tables.levels import grid
+from pe.tables.levels import grid, merge
 from pe.tables.measure import Counts, one_way
 
 COLUMNS: tuple[Column, ...] = (
@@ -344,3 +344,19 @@ def test_gaps_of_stepped_floats_count_steps_and_rebuild_on_them() -> None:
     for name in ("paid", "due"):
         texts = [repr(value) for value in table.column(name).to_pylist()]
         assert max(len(text.partition(".")[2]) for text in texts) <= 2
+
+
+def test_noise_beyond_the_gaps_that_there_are_is_no_long_gap() -> None:
+    """Noisy counts of a gap's grid: levels and what is drawn from them keep the mean, here of 7 among up to 3,653."""
+    column = gap(GapForm.of(STAYS).columns[1])
+    fine = grid(column, 26)
+    rng = np.random.default_rng(0)
+    days = np.rint(np.exp(rng.normal(np.log(4), 1, 3000))) + 1
+    counts = np.bincount(fine.encode(days), minlength=fine.size).astype(float)
+    means = []
+    for _ in range(20):
+        levels = merge(fine, counts + rng.normal(0, 38, fine.size), 38.0, 32)
+        drawn = levels.decode(rng.choice(levels.size, 3000, p=levels.shares).astype(np.int32), rng)
+        means.append(drawn.mean() - 1)
+    assert np.mean(means) < 3 * (days.mean() - 1)  # 12 times as much where the tail is spread evenly
+    assert np.median(means) == pytest.approx(days.mean() - 1, rel=0.6)

@@ -133,6 +133,7 @@ def test_skewed_parts_and_their_total_keep_their_sizes(tmp_path: Path) -> None:
     for name in schema.arrow().names:
         quartiles = [0.25, 0.5, 0.75]
         np.testing.assert_allclose(made[name].quantile(quartiles), private[name].quantile(quartiles), rtol=0.2)
+        assert made[name].mean() == pytest.approx(private[name].mean(), rel=0.5)
 
 
 @pytest.mark.usefixtures("repeated_noise")
