@@ -183,11 +183,20 @@ def _group(epsilon: float, delta: float, size: int) -> tuple[float, float]:
     return size * epsilon, math.exp(min(log_delta * (1 - 1e-12), 0.0))
 
 
+FULL_RATE = 1 - Fraction(1, 2**50)
+"""Sampling rates from here on are charged like 1, which costs more: as floats they lie too close to it."""
+
+SMALLEST_PLD_DELTA = 1e-12
+"""Below it dp-accounting's epsilon is not safe: its convolutions round absolutely, by up to 1e-15 or so of delta."""
+
+
 def _subsampled_rdp(mechanism: SubsampledGaussian, order: int) -> Fraction:
     """RDP of one step at a whole order, rounded up (Mironov, Talwar, Zhang 2019, section 3.3)."""
-    q, sigma = float(mechanism.sampling_rate), float(mechanism.noise_multiplier)
-    if mechanism.sampling_rate == 1:
+    if mechanism.sampling_rate >= FULL_RATE:
         return Fraction(order) / (2 * mechanism.noise_multiplier**2)
+    q, sigma = float(mechanism.sampling_rate), float(mechanism.noise_multiplier)
+    if q < mechanism.sampling_rate:
+        q = math.nextafter(q, 1.0)  # a larger rate costs no less
     # the weights of k = 0 .. order add up to 1, so that the moment less 1 is a sum of positive terms: no digit cancels
     terms = []
     for k in range(2, order + 1):
@@ -202,6 +211,11 @@ def _subsampled_rdp(mechanism: SubsampledGaussian, order: int) -> Fraction:
 
 
 def _pld_epsilon(plan: FixedPlan, delta: float) -> Fraction:
+    if delta < SMALLEST_PLD_DELTA:
+        raise ConfigError(
+            f"accountant 'pld' prices plans at a delta of {SMALLEST_PLD_DELTA:g} or more, got {delta:g}: its reference "
+            "rounds what lies below. Raise delta, or grant the source a budget under 'renyi'. Nothing was spent."
+        )
     try:
         from dp_accounting import dp_event
         from dp_accounting.pld import PLDAccountant

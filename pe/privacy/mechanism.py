@@ -50,12 +50,16 @@ class DiscreteGaussian:
         }
 
 
+SMALLEST_RATE = Fraction(1, 2**60)
+"""Sampling rates below it are refused: far below, a step's cost would round to nothing."""
+
+
 @dataclass(frozen=True)
 class SubsampledGaussian:
     """``steps`` Gaussian answers on Poisson samples of the units: DP-SGD (Abadi et al. 2016), add/remove adjacency.
 
     noise_multiplier  noise standard deviation over the clipping norm.
-    sampling_rate     probability with which each unit enters a step's sample, in (0, 1].
+    sampling_rate     probability with which each unit enters a step's sample, in [2**-60, 1].
     """
 
     noise_multiplier: Fraction
@@ -71,8 +75,8 @@ class SubsampledGaussian:
             raise ConfigError(
                 f"expected noise_multiplier in [1/8, 2**14], got {float(self.noise_multiplier):g}. Nothing was spent."
             )
-        if self.sampling_rate > 1 or self.steps < 1:
-            raise ConfigError("expected sampling_rate <= 1 and steps >= 1. Nothing was spent.")
+        if not SMALLEST_RATE <= self.sampling_rate <= 1 or self.steps < 1:
+            raise ConfigError("expected sampling_rate in [2**-60, 1] and steps >= 1. Nothing was spent.")
 
     def to_dict(self) -> dict[str, object]:
         return {

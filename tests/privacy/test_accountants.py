@@ -302,3 +302,35 @@ def test_a_filter_admits_exactly_what_fits(tmp_path: Path, plan: list[tuple[int,
             with pytest.raises(BudgetExceededError):
                 account.reserve(mechanism, purpose="votes", iteration=1, attempt=secrets.token_hex(8))
     assert account.spent() == total
+
+
+@pytest.mark.parametrize("order", [2, 3, 40])
+@pytest.mark.parametrize(
+    "rate", [Fraction(1, 2**60), 1 - Fraction(1, 2**49), 1 - Fraction(1, 2**50), 1 - Fraction(1, 2**70), Fraction(1, 3)]
+)
+def test_sampling_rates_that_floats_cannot_tell_from_0_or_1_are_never_charged_less(order: int, rate: Fraction) -> None:
+    (cost,) = Renyi(order).cost(SubsampledGaussian(Fraction(2), rate, 1), DELTA)
+    with mp.workdps(80):
+        q = mp.mpf(rate.numerator) / rate.denominator
+        moment = mp.fsum(
+            mp.binomial(order, k) * (1 - q) ** (order - k) * q**k * mp.exp(mp.mpf(k * k - k) / 8)
+            for k in range(order + 1)
+        )
+        exact = mp.log(moment) / (order - 1)
+        charged = mp.mpf(cost.numerator) / cost.denominator
+        assert 0 < exact <= charged <= exact * (1 + mp.mpf("1e-8")) + mp.mpf(2) ** -95
+
+
+@pytest.mark.parametrize("rate", [Fraction(1, 2**60) / 2, Fraction(1, 10**400), Fraction(1) + Fraction(1, 2**70)])
+def test_sampling_rates_out_of_range_are_refused(rate: Fraction) -> None:
+    with pytest.raises(ConfigError, match=r"sampling_rate in \[2\*\*-60, 1\].*Nothing was spent"):
+        SubsampledGaussian(Fraction(2), rate, 1)
+
+
+def test_a_privacy_loss_distribution_is_not_read_where_its_reference_rounds() -> None:
+    plan = FixedPlan((votes_at("2"),))
+    with pytest.raises(ConfigError, match=r"delta of 1e-12 or more, got 9e-13.*Nothing was spent"):
+        FixedPlans().cost(plan, 9e-13)
+    pytest.importorskip("dp_accounting")
+    truth = GDP().epsilon((votes_at("2").mu_squared,), 1e-12)
+    assert truth <= FixedPlans().cost(plan, 1e-12)[0] <= truth * 1.001
