@@ -109,3 +109,14 @@ def test_dense_rows_are_bounded_as_their_entries_would_be(given_rows: list[tuple
     entries = bounded_sum(np.repeat(groups, 3), places, values.reshape(-1), values.size, bound)
     assert found.reshape(-1).tolist() == entries.tolist()
     assert all((found[groups == group] ** 2).sum() <= bound for group in set(groups.tolist()))
+
+
+@pytest.mark.parametrize("root", [2**20, 2**24, 2**30 - 1])
+@pytest.mark.parametrize("over", [1, 7])
+def test_a_vector_that_rounding_carries_past_a_large_bound_is_taken_back(root: int, over: int) -> None:
+    """From 2**39 on the factor that guards whole results reaches the next one: the last check is in integers."""
+    bound = root**2 - over
+    found = bounded(np.zeros(1, np.int64), np.array([[3 * root // 2]]), bound)
+    assert int(found[0, 0]) == root - 1
+    total = bounded_sum(*columns([(0, 0, 3 * root // 2)]), 1, bound)
+    assert total.tolist() == [root - 1]
