@@ -11,6 +11,7 @@ from pe.data.label_folders import folder_names
 from pe.data.schema import Schema
 from pe.evolution.plan import Plan
 from pe.journal import Usage
+from pe.markdown import code, plain
 from pe.privacy.budget import Adjacency, Budget
 from pe.privacy.simulation import STAMP
 
@@ -84,7 +85,7 @@ def write_card(
             "was released, at no further cost, and is optimistic: the records were selected by the same release."
         )
     lines = [
-        f"# Synthetic data set: {name}",
+        f"# Synthetic data set: {plain(name)}",
         "",
         f"{sum(label_sizes)} synthetic records. {_origin(plan, apis)}",
         "",
@@ -94,7 +95,7 @@ def write_card(
         "",
         "The claim takes these as known to everyone; it does not protect them:",
         "",
-        *(f"- {note}" for note in certificate["declared_public"]),
+        *(f"- {plain(note)}" for note in certificate["declared_public"]),
         "",
         "## What is not covered",
         "",
@@ -105,14 +106,14 @@ def write_card(
         "| column | type | domain |",
         "|---|---|---|",
         *(
-            f"| {column.name} | {column.kind} | {column.domain()}{', or missing' if column.missing else ''} |"
+            f"| {plain(column.name)} | {column.kind} | {plain(column.domain())}{_or_missing(column)} |"
             for column in (*schema.keys, *schema.columns)
         ),
         "",
     ]
     lines += ["## Files", "", *(f"- {note}" for note in _file_notes(schema)), ""]
     if schema.label is not None:
-        sizes = ", ".join(f"{label}: {size}" for label, size in zip(schema.labels, label_sizes, strict=True))
+        sizes = ", ".join(f"{plain(label)}: {size}" for label, size in zip(schema.labels, label_sizes, strict=True))
         source = (
             "declared"
             if plan.shares is not None
@@ -120,14 +121,14 @@ def write_card(
             if not plan.buys_labels
             else "from a charged, noisy count"
         )
-        lines += [f"Records by `{schema.label_name}` ({source}): {sizes}.", ""]
+        lines += [f"Records by {code(schema.label_name)} ({source}): {sizes}.", ""]
     if examples:
         lines += ["## Examples", "", "Synthetic records, as released, cut short:", ""]
-        lines += [f"- {f'({_inline(label)}) ' if label else ''}{_inline(text)}" for label, text in examples]
+        lines += [f"- {f'({code(label)}) ' if label else ''}{code(text)}" for label, text in examples]
         lines.append("")
     if usage is not None:
-        lines += [f"Calls of the API: {usage}.", ""]
-    lines += [f"Embedder: `{embedder}`. Versions: {certificate['versions']}.", ""]
+        lines += [f"Calls of the API: {plain(usage)}.", ""]
+    lines += [f"Embedder: {code(embedder)}. Versions: {code(_listed(certificate['versions']))}.", ""]
     return "\n".join(lines)
 
 
@@ -147,7 +148,7 @@ def _file_notes(schema: Schema) -> list[str]:
         )
     if schema.image is not None and len(schema.label_columns) == 1:
         changed = [(n, v) for n, v in zip(folder_names(schema.labels), schema.labels, strict=True) if n != v]
-        named = ", ".join(f"`{name}` for {_inline(label)}" for name, label in changed[:20])
+        named = ", ".join(f"{code(name)} for {code(label)}" for name, label in changed[:20])
         more = f", and {len(changed) - 20} more" if len(changed) > 20 else ""
         notes.append(
             "Pictures of the format imagefolder lie in one folder per label"
@@ -157,17 +158,19 @@ def _file_notes(schema: Schema) -> list[str]:
     return notes
 
 
-def _inline(text: str, longest: int = 300) -> str:
-    """Text that a model wrote, on one line of Markdown, as code so that nothing in it is taken for markup."""
-    line = " ".join(text.split()).replace("`", "'")
-    return f"`{line[: longest - 4]} ...`" if len(line) > longest else f"`{line}`" if line else "(empty)"
+def _or_missing(column: Any) -> str:
+    return ", or missing" if column.missing else ""
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _origin(plan: Plan, apis: Sequence[str]) -> str:
     drawn = "from a density that was fitted to noisy counts of the private records (maximum entropy)"
     if plan.start is not None and not plan.rounds:
         return f"Every one was drawn {drawn}."
-    made = f"Every one was proposed by `{'`, `'.join(apis)}`, which never saw the private records,"
+    made = f"Every one was proposed by {', '.join(map(code, apis))}, which never saw the private records,"
     first = "" if plan.start is None else f" The first of them were drawn {drawn}."
     if plan.start is not None and not any(each.variations for each in plan.rounds):
         made, first = f"Every one was drawn {drawn}", ""
@@ -200,7 +203,7 @@ def _claim(certificate: Mapping[str, Any]) -> list[str]:
         "## The claim",
         "",
         f"These files are **({claim['epsilon']:g}, {claim['delta']:g})-differentially private** for each {unit} of "
-        f"source `{certificate['source']}`, under {claim['adjacency']} adjacency.",
+        f"source {code(certificate['source'])}, under {claim['adjacency']} adjacency.",
         "",
         "In words: whatever anyone concludes from these files, they would have concluded with nearly the same "
         f"probability from private data {_NEIGHBOURS[claim['adjacency']].format(unit=unit)}. Any probability changes "
@@ -221,7 +224,9 @@ def _claim(certificate: Mapping[str, Any]) -> list[str]:
         grid = row["grid"]
         sigma = float(Fraction(row["sigma"])) / grid
         sensitivity = math.sqrt(Fraction(row["sensitivity_squared"])) / grid
-        lines.append(f"| {row['iteration']} | {row['purpose']} | {sigma:.4g} | {sensitivity:.4g} | {row['bins']} |")
+        lines.append(
+            f"| {row['iteration']} | {plain(row['purpose'])} | {sigma:.4g} | {sensitivity:.4g} | {row['bins']} |"
+        )
     return [
         *lines,
         "",

@@ -65,6 +65,7 @@ from pe.evolution.plan import Plan
 from pe.evolution.start import Releaser
 from pe.files import refusals, write_atomically
 from pe.journal import NAME, Journal, Usage, usage_of
+from pe.permissions import private_folder
 from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
 from pe.protocols import Metered
@@ -90,7 +91,8 @@ class Run:
         for a directory that is something else, RunMismatchError naming the first setting that differs.
         """
         with refusals(path):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not path.exists():  # else only once it is known to be a run's
+                private_folder(path)
             lock = FileLock(path / ".lock")
             try:
                 lock.acquire(timeout=0)
@@ -138,7 +140,7 @@ class Run:
 
     def store_population(self, number: int, population: Population) -> None:
         with refusals(self.iteration(number)):
-            self.iteration(number).mkdir(exist_ok=True)
+            private_folder(self.iteration(number))
         write_atomically(self.iteration(number) / "population.parquet", self._parquet(population))
 
     def store_released(self, population: Population) -> bytes:
@@ -251,7 +253,7 @@ def write_histogram(path: Path, histogram: Histogram) -> None:
         grid=np.array(histogram.grid),
     )
     with refusals(path):
-        path.parent.mkdir(exist_ok=True, mode=0o700)
+        private_folder(path.parent)
     write_atomically(path, buffer.getvalue(), once=True)
 
 
@@ -262,7 +264,7 @@ def rehearse_histogram(folder: Path, bins: int) -> None:
     """
     trial = folder / ".trial"
     with refusals(trial):
-        folder.mkdir(exist_ok=True, mode=0o700)
+        private_folder(folder)
         try:
             trial.unlink(missing_ok=True)
             write_atomically(trial, bytes(8 * bins + OVERHEAD), once=True)
@@ -357,7 +359,7 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema, plan: dict[str
         raise RunError(f"{path} is no run and not empty (it holds '{strangers[0]}'). Nothing was spent.")
     with refusals(path):
         path.chmod(0o700)
-        (path / "iterations").mkdir(exist_ok=True)
+        private_folder(path / "iterations")
         (path / "iterations" / "notes.json").unlink(missing_ok=True)  # of another configuration
     identity = uuid.uuid4().hex
     write_atomically(path / "config.toml", tomli_w.dumps(config).encode())

@@ -284,7 +284,7 @@ class Ledger:
         digest = entry_hash(previous, source, number, kind, body)
         row = (source, number, kind, canonical(body), previous, digest, self._mac(digest))
         connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        return Entry(source, number, kind, body, previous, digest)
+        return Entry(source, number, kind, json.loads(row[3]), previous, digest)  # as it will be read again
 
     def _witnessed(self, entry: Entry) -> Entry:
         """Call after the commit: the witness may lag behind the ledger, never lead it."""

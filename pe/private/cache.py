@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from pe.errors import PrivateDataError
 from pe.files import publish_once, refusals, write_atomically
+from pe.permissions import private_folder
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ class Cache:
         root = Path(place) if place else home / "pe"
         with refusals(root):
             if not root.exists():
-                root.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(FileExistsError):
-                    root.mkdir(mode=0o700)
+                private_folder(root)
             if root.stat().st_mode & 0o077:
                 raise PrivateDataError(
                     f"the private cache {root} can be entered by others: 'chmod 700' it, or name another folder with "
@@ -65,7 +64,7 @@ class Cache:
         with refusals(place):
             for name in names:
                 place = place / name
-                place.mkdir(mode=0o700, exist_ok=True)
+                private_folder(place)
         return place
 
     @contextmanager
