@@ -100,9 +100,31 @@ def stamped(files: Files, certificate: dict[str, Any]) -> Files:
     return named | {SIMULATED_CERTIFICATE: certificate_bytes(certificate)}
 
 
+def rehearse_release(run: Path) -> None:
+    """Try whether a release can be put into a run directory; raises RunError."""
+    for name in ("release", "simulation"):
+        refuse_foreign(run / name)
+    trial, moved = run / ".release.trial", run / ".release.moved"
+    with refusals(trial):
+        for folder in (trial, moved):
+            shutil.rmtree(folder, ignore_errors=True)
+        trial.mkdir()
+        (trial / "file").write_bytes(bytes(2**12))
+        trial.rename(moved)
+        shutil.rmtree(moved)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise RunError unless a release may take a folder's place: it is not there, or a folder and no link to one."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "a link" if folder.is_symlink() else "a file"
+        raise RunError(f"{folder} is {kind}, and a release takes the place of a folder: move it away.")
+
+
 def replace_folder(folder: Path, files: Files) -> None:
     """Write all files into a new folder and put it in the old one's place."""
     draft, old = folder.with_name(f".{folder.name}.draft"), folder.with_name(f".{folder.name}.old")
+    refuse_foreign(folder)
     with refusals(folder):
         for leftover in (draft, old):
             shutil.rmtree(leftover, ignore_errors=True)

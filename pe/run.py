@@ -1,8 +1,8 @@
 """A run is a directory: resolved configuration, one folder per iteration, and the release.
 
-    config.toml             resolved; compared on resume, like schema.toml
-    run.json                identity, format, and the plan that configuration and schema came to; compared, too
-    iterations/notes.json   public facts that later iterations build on (``Notes``)
+    config.toml             resolved; on resume what is the mechanism is compared (``pe.resumption``), like schema.toml
+    run.json                identity, format, and the plan that configuration and schema came to; compared likewise
+    iterations/notes.json   public facts that later iterations build on (``Notes``); which settings changed on the way
     iterations/003/         histogram.npz (noisy, write-once; 000 may hold others), population.parquet, api.jsonl (what
                             an API was asked, what it answered, what that cost: ``pe.journal``)
     released.parquet        the released records with their lineage
@@ -44,7 +44,7 @@ import json
 import tomllib
 import uuid
 import zipfile
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
@@ -69,6 +69,7 @@ from pe.permissions import private_folder
 from pe.privacy.release import Histogram, Purse, Votes, release
 from pe.privacy.simulation import STAMP, WARNING
 from pe.protocols import Metered
+from pe.resumption import changed_settings, first_difference, mechanism_plan, mechanism_settings
 
 FORMAT = 7
 """Version of the directory's layout and of everything that decides how a stored iteration continues."""
@@ -285,6 +286,10 @@ def read_histogram(path: Path) -> Histogram | None:
         return Histogram(archive["counts"], sigma, str(archive["entry"]), grid)
 
 
+CHANGES = "changes"
+"""Under which notes name the settings that changed on resume: after which iteration, and their names."""
+
+
 class Notes(MutableMapping[str, Any]):
     """A mapping that is stored with every change: plain values, public or made from what was released."""
 
@@ -322,7 +327,6 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema, plan: dict[str
     Another version may make another plan of the same configuration.
     """
     file = path / "run.json"
-    difference = ""
     if file.exists():
         about = _about(file)
         if about["format"] != FORMAT:
@@ -330,23 +334,31 @@ def _identity(path: Path, config: dict[str, Any], schema: Schema, plan: dict[str
                 f"{path} was written in format {about['format']}, this version continues format {FORMAT}: finish it "
                 "with the version that began it. Nothing was spent."
             )
-        difference = _difference(stored_config(path), config) or _difference(
+        stored = stored_config(path)
+        difference = first_difference(mechanism_settings(stored), mechanism_settings(config)) or first_difference(
             _parsed(path / "schema.toml"), tomllib.loads(schema.to_toml())
         )
         begun = any(file.suffix != ".jsonl" for file in path.glob("iterations/*/*"))
-        if begun and not difference and (changed := _first_difference(about["plan"], plan)):
+        changed = first_difference(mechanism_plan(about["plan"]), mechanism_plan(plan))
+        if begun and not difference and changed:
             raise RunMismatchError(
-                f"{path} was begun by a version whose settings of the method differ: {changed}. Finish it with that "
-                "version, or name another run directory. Nothing was spent."
+                f"{path} was begun with another plan of its noise: {changed}. Restore the settings, finish it with the "
+                "version that began it, or name another run directory. Nothing was spent."
             )
-        if not difference and about["plan"] == plan:
-            if stored_config(path) != config:
+        if not difference and not changed:
+            if begun and (names := changed_settings(stored, config)):
+                notes = Notes(path / "iterations" / "notes.json")
+                done = [int(file.parent.name) for file in path.glob("iterations/*/population.parquet")]
+                notes[CHANGES] = [*notes.get(CHANGES, []), {"after": max(done, default=None), "settings": names}]
+            if stored != config:
                 write_atomically(path / "config.toml", tomli_w.dumps(config).encode())
+            if about["plan"] != plan:
+                write_atomically(file, json.dumps(about | {"plan": plan}).encode())
             return str(about["run"])
         if begun:
             raise RunMismatchError(
                 f"{path} was started with another configuration: {difference}. Restore the setting, or name another "
-                "run directory. Nothing was spent."
+                "run directory. What an API is asked, and what is made of its answers, may change. Nothing was spent."
             )
     elif any(path.glob("iterations/*/*")) or (path / "released.parquet").exists():
         raise RunError(
@@ -405,54 +417,3 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise RunError(f"{file.parent} is not a run directory: it has no {file.name}. Nothing was spent.") from None
     except ValueError:  # neither UTF-8 nor TOML
         raise RunError(f"{file} is damaged: restore it from a backup. Nothing was spent by this call.") from None
-
-
-MOVABLE = (
-    "output.run",
-    "output.formats",
-    "private.path",
-    "private.format",
-    "private.delimiter",
-    "private.encoding",
-    "private.schema",
-    "execution.*",
-)
-"""Settings that may change between start and resume; schema and data are compared by content."""
-
-MOVABLE_API = {"base_url", "headers", "query", "key_env", "key_header", "concurrency", "timeout", "deadline", "retries"}
-MOVABLE_API |= {"longest_wait", "max_tokens_total", "max_cost", "prices"}
-"""The same, of an API: how it is reached, how fast, and what it may cost."""
-
-
-def decisive(config: dict[str, Any]) -> dict[str, Any]:
-    """A resolved configuration without the movable settings of its APIs."""
-
-    def lasting(api: dict[str, Any]) -> dict[str, Any]:
-        kept = {key: value for key, value in api.items() if key not in MOVABLE_API}
-        return kept | {"members": [lasting(each) for each in kept["members"]]} if "members" in kept else kept
-
-    return config | {"api": [lasting(api) for api in config["api"]]} if "api" in config else config
-
-
-def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    return _first_difference(decisive(before), decisive(after), MOVABLE)
-
-
-def _first_difference(before: dict[str, Any], after: dict[str, Any], movable: Collection[str] = ()) -> str:
-    """The first setting, by name, that differs; empty if none does."""
-    old, new = _flat(before), _flat(after)
-    for key in sorted(old.keys() | new.keys()):
-        free = key in movable or f"{key.partition('.')[0]}.*" in movable
-        if not free and old.get(key) != new.get(key):
-            return f"{key} was {old.get(key, 'not set')}, is {new.get(key, 'not set')}"
-    return ""
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

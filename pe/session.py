@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -46,13 +47,20 @@ from pe.privacy.release import Histogram, Votes
 from pe.privacy.signature import signer
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
 from pe.private.dataset import PrivateDataset
-from pe.private.execution import ShardExecutor
+from pe.private.embeddings import make_ready, on_disk
+from pe.private.execution import Local, ShardExecutor
 from pe.protocols import API, Embedder
-from pe.run import Run, decisive
+from pe.rehearsal import rehearse, rehearse_workers
+from pe.resumption import mechanism_settings
+from pe.run import Run
+from pe.shield import shielded
 
 PATH_MAX = 4096
 
 _LOG = logging.getLogger("pe")
+
+APIS = "apis"
+"""Under which notes name the APIs whose samples the run is made of, with the public data that each declared."""
 
 
 @dataclass
@@ -92,9 +100,10 @@ class Blueprint:
         return self.config.output.rows or (None if self.plan.population == 0 else DEFAULT_ROWS)
 
     def fingerprint(self) -> str:
-        """Digest of all in configuration and schema that decides a result, noted with every charge."""
-        settings = {name: value for name, value in decisive(self.config.resolved()).items() if name != "execution"}
-        return sha256(canonical([settings, self.schema.to_toml()]).encode()).hexdigest()
+        """Digest of all in configuration and schema that decides what is released, noted with every charge."""
+        return sha256(
+            canonical([mechanism_settings(self.config.resolved()), self.schema.to_toml()]).encode()
+        ).hexdigest()
 
 
 @dataclass
@@ -224,16 +233,25 @@ class Session:
         return made
 
     def _ready(self) -> None:
-        """Once, before anything is spent: try the APIs and the embedder on a few public samples."""
+        """Once, before anything is spent: try what the run needs of this machine, of its APIs and of its embedder.
+
+        In the order of what it takes: folders and workers, a few public samples of the APIs, the private embeddings.
+        """
         if self._asked:
             return
         public, newest = self.blueprint, self.generation
+        completed = None if newest is None else newest.iteration
+        rehearse(self.run, public.plan, public.schema, public.formats, public.rows or DEFAULT_ROWS, completed)
+        votes = any(each.sigma is not None for each in public.plan.rounds[completed or 0 :])
+        embeds = votes or (public.plan.kernel is not None and newest is None)
+        if embeds and on_disk(self.private, public.embedder):
+            rehearse_workers(self.private.executor if votes else Local())
         checked = check_run(
             public.plan,
             public.schema,
             public.apis,
             public.embedder,
-            completed=None if newest is None else newest.iteration,
+            completed=completed,
             population=None if newest is None else newest.population,
         )
         self.warnings += checked.warnings
@@ -241,7 +259,17 @@ class Session:
             _LOG.warning("%s", warning)
         if checked.embedder is not public.embedder:
             self._evolution = replace(self._evolution, candidates=CandidateEmbedder(checked.embedder))
+        if embeds and newest is None and not self.run.histograms():
+            ready = partial(make_ready, self.private, checked.embedder, users=public.config.private.user is not None)
+            shielded("embedding the private records", ready, "Nothing was charged for it.")
+        self._note_apis()
         self._asked = True
+
+    def _note_apis(self) -> None:
+        """Note which APIs make samples of this run, and what public data each declared: they may change on resume."""
+        names = {api.name: str(getattr(api, "public_data", "")) for api in self.blueprint.apis}
+        if not names.items() <= self.notes.get(APIS, {}).items():
+            self.notes[APIS] = self.notes.get(APIS, {}) | names
 
     def generations(self) -> Iterator[Generation]:
         """Advance until done, yielding each new generation."""
@@ -267,8 +295,14 @@ class Session:
         if number is None:
             return
         plan = self.blueprint.plan
-        shares = label_shares(plan, self.blueprint.schema, self.run.histogram(0))
         population = self.run.population(number, self.blueprint.schema)
+        if number == plan.iterations and len(population) < (self.blueprint.rows or 0):
+            # more records are asked for than were made: the last step is taken anew, from the same released sums
+            number -= 1
+            if number < 0:
+                return
+            population = self.run.population(number, self.blueprint.schema)
+        shares = label_shares(plan, self.blueprint.schema, self.run.histogram(0))
         target = None if plan.kernel is None else self._stored_target(shares)
         self.generation = Generation(number, population, shares, self.run.histogram(number) if number else None, target)
         if isinstance(self.account, SimulatedAccount):
@@ -327,7 +361,8 @@ class Session:
         seed = public.config.evolution.seed
         population = on_steps(released(self.generation.population, self.generation.shares, rows, seed), schema)
         files = public_files(population, schema, public.formats)
-        notes = [note for api in public.apis if (note := getattr(api, "public_data", ""))]
+        apis = self.notes.get(APIS) or {api.name: getattr(api, "public_data", "") for api in public.apis}
+        notes = [note for note in apis.values() if note]
         public_facts = declared_public(schema, plan, notes, public.budget, self.private.public_form)
         completed, usage = (self.generation.iteration, plan.iterations), self.run.usage()
         if isinstance(self.account, Account):
@@ -342,7 +377,7 @@ class Session:
             certificate,
             schema,
             plan,
-            apis=[api.name for api in public.apis] if plan.rounds or plan.start is None else [],
+            apis=list(apis) if plan.rounds or plan.start is None else [],
             embedder=public.embedder.name if plan.rounds else "none",
             label_sizes=np.bincount(population.labels, minlength=len(schema.labels)).tolist(),
             converged=self.converged,

@@ -22,7 +22,7 @@ ROOMS = (
     {"pe.embedders"},
     {"pe.apis"},
     {"pe.config"},
-    {"pe.audit.attack", "pe.build", "pe.card", "pe.delivery", "pe.session", "pe.synthesis"},
+    {"pe.audit.attack", "pe.build", "pe.card", "pe.delivery", "pe.rehearsal", "pe.session", "pe.synthesis"},
     {"pe.evaluation"},
     {"pe.flows"},
     {"pe.cli"},
@@ -155,15 +155,31 @@ def test_private_records_are_touched_in_few_rooms_and_exact_sums_in_one() -> Non
     [
         ("pe.check", {"pe.synthesis", "pe.cli.check"}),  # no flow, and nothing that stores
         ("pe.private.blocks", {"pe.private.dataset", "pe.private.measure", "pe.private.shards"}),
-        ("pe.private.cache", {"pe.private.measure", "pe.private.scan", "pe.private.shards", "pe.private.spill"}),
+        (
+            "pe.private.cache",
+            {
+                "pe.private.measure",
+                "pe.private.scan",
+                "pe.private.shards",
+                "pe.private.spill",
+                "pe.rehearsal",  # of made-up records
+            },
+        ),
         (
             "pe.private.embedding",  # the check embeds public records, by the route of private ones
             {"pe.private.embeddings", "pe.private.shards", "pe.private.vote", "pe.embedder_check"},
         ),
-        ("pe.private.embeddings", {"pe.private.measure", "pe.private.vote"}),
+        ("pe.private.embeddings", {"pe.private.measure", "pe.private.vote", "pe.session"}),
         (
             "pe.private.scan",
-            {"pe.private.vote", "pe.private.execution", "pe.private.worker", "pe.private.clusters", "pe.flows.shards"},
+            {
+                "pe.private.vote",
+                "pe.private.execution",
+                "pe.private.worker",
+                "pe.private.clusters",
+                "pe.flows.shards",
+                "pe.rehearsal",  # of made-up records
+            },
         ),
         ("pe.private.shards", {"pe.private.embeddings", "pe.private.scan", "pe.private.vote"}),
         ("pe.private.spill", {"pe.private.measure", "pe.private.scan"}),

@@ -80,6 +80,16 @@ class Cache:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def rehearse_cache() -> None:
+    """Try the cache: open it, write an array and read it back; raises PrivateDataError or RunError."""
+    with Cache.open().temporary("trial") as folder:
+        array = np.arange(8)
+        save(folder / "array.npy", array)
+        leave(folder / "other.npy", array)
+        for name in ("array.npy", "other.npy"):
+            load(folder / name, array.dtype, (len(array),))
+
+
 def _create(path: Path, content: bytes) -> None:
     """Write a file that must not exist, whole or not at all."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -29,7 +29,7 @@ from pe.privacy.contribution import sensitivity_squared
 from pe.privacy.release import Votes
 from pe.private import spill
 from pe.private.blocks import Block
-from pe.private.cache import Cache
+from pe.private.cache import Cache, rehearse_cache
 from pe.private.dataset import PrivateDataset
 from pe.private.embeddings import embeddings, make_ready
 from pe.private.question import question_digest
@@ -115,6 +115,8 @@ def measure(private: PrivateDataset, features: Features, *, adjacency: Adjacency
     def ready() -> None:
         if isinstance(features, Dense):
             make_ready(private, features.embedder, users=user_bound is not None)
+        elif user_bound is not None and private.streamed:
+            rehearse_cache()  # where users' sums will be added up
 
     return Votes(
         counts,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pe.errors import PrivateDataError
 from pe.files import write_atomically
 from pe.private import spill
-from pe.private.cache import Cache, leave, load
+from pe.private.cache import Cache, leave, load, save
 from pe.private.execution import ShardExecutor
 from pe.private.poll import Poll
 from pe.private.shards import Shard
@@ -55,6 +55,24 @@ def perform(job: str, phase: str, task: int, tasks: int) -> None:
     """
     work = _shards if phase == "shards" else _users
     shielded("counting votes", lambda: work(_Job(Path(job)), task, tasks), "What was charged stays charged.")
+
+
+def rehearse_count(executor: ShardExecutor) -> None:
+    """Let an executor's workers count the votes of made-up records, three in each task.
+
+    Raises PrivateDataError where a worker fails, or where the count is not what it must be.
+    """
+    with Cache.open().temporary("trial") as folder:
+        found = []
+        for number in range(executor.tasks):
+            shard = Shard(f"made-up-{number}", folder, folder, number, 2, "int8")
+            save(folder / f"{shard.name}.npy", np.array([[1, 0], [0, 1], [1, 0]], np.int8))
+            save(folder / f"{shard.name}.finite.npy", np.ones(3, np.bool_))
+            save(folder / f"{number:06d}.labels.npy", np.zeros(3, np.int32))
+            found.append(shard)
+        poll = Poll(np.array([[1, 0], [0, 1]], np.int8), np.zeros(2, np.int32), 1, (1,), None)
+        if counted(poll, found, executor).tolist() != [2 * len(found), len(found)]:
+            raise PrivateDataError("the workers miscount the votes of made-up records: run 'pe doctor' where they run.")
 
 
 class _Job:

@@ -236,9 +236,11 @@ def test_a_run_of_another_versions_method_is_refused_by_name_before_anything_is_
     pe.synthesize(points(), source="p", **keys)
     charged = len(pe.Ledger().chain("p"))
     population, rounds = methods.aug_pe(9, 2, 2)
-    changed = [rounds[0], rounds[1] | {"degree": 0.25}]
+    changed = [rounds[0], rounds[1] | {"nearest": 2}]
     monkeypatch.setitem(methods._METHODS, "aug-pe", (10, lambda *_: (population, [dict(each) for each in changed])))
-    with pytest.raises(RunMismatchError, match=r"method differ: rounds\.2\.degree was 0\.5, is 0\.25.*Nothing was"):
+    with pytest.raises(
+        RunMismatchError, match=r"another plan of its noise: rounds\.2\.contribution.* was .*Nothing was"
+    ):
         pe.synthesize(points(), source="p", **keys)
     assert len(pe.Ledger().chain("p")) == charged
     for folder in ("iterations", "release"):  # as if it had been begun, and nothing stored: it starts anew
