@@ -65,6 +65,7 @@ def write_card(
     distance: float | None = None,
     examples: Sequence[tuple[str, str]] = (),
     usage: Usage | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """Markdown text of the card.
 
@@ -72,6 +73,7 @@ def write_card(
     distance   estimated squared MMD of the newest selection from the private records.
     examples   label and text of some of the released records.
     usage      what metered APIs were asked.
+    warnings   of a guarantee that protects little.
     """
     iterations = certificate["iterations"]
     done = f"The run did {iterations['completed']} of {iterations['planned']} iterations."
@@ -91,6 +93,7 @@ def write_card(
         "",
         *([done, ""] if plan.rounds else []),
         *(_simulation(certificate) if certificate.get("simulated") else _claim(certificate)),
+        *(line for warning in warnings for line in (f"**Warning:** {warning}", "")),
         "## What was declared public",
         "",
         "The claim takes these as known to everyone; it does not protect them:",

@@ -14,6 +14,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from pe.advice import budget_warnings
 from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_executor, build_plan
 from pe.card import declared_public, write_card
 from pe.config import Config
@@ -42,7 +43,7 @@ from pe.preflight import check_run
 from pe.privacy.accountant import add, fits
 from pe.privacy.budget import Budget, Unit
 from pe.privacy.certificate import digests, draft, issue, simulated_certificate
-from pe.privacy.ledger import Account, Ledger, canonical, charges, drawn, granted, spent
+from pe.privacy.ledger import Account, Ledger, canonical, charges, drawn, granted, spent, undrawn
 from pe.privacy.release import Histogram, Votes
 from pe.privacy.signature import signer
 from pe.privacy.simulation import STAMP, WARNING, SimulatedAccount
@@ -98,6 +99,11 @@ class Blueprint:
     def rows(self) -> int | None:
         """Records to release; None: as many as the plan's start makes."""
         return self.config.output.rows or (None if self.plan.population == 0 else DEFAULT_ROWS)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What should be said of the budget before any of it is spent."""
+        return budget_warnings(self.budget, self.plan.at_least)
 
     def fingerprint(self) -> str:
         """Digest of all in configuration and schema that decides what is released, noted with every charge."""
@@ -171,8 +177,9 @@ class Session:
             )
             private.executor = executor
             warnings = _bind(account, private) if isinstance(account, Account) else [WARNING]
-            session = cls(blueprint, run, account, private, warnings)
+            session = cls(blueprint, run, account, private, blueprint.warnings + warnings)
             session._restore()
+            session._warn_of_a_shortfall()
         except BaseException:
             run.close()
             raise
@@ -289,6 +296,37 @@ class Session:
             amount = "what is spent stands in the ledger, which cannot be read now"
         return f"Budget: {amount}{stored}; 'pe resume {self.run.path}' goes on without paying again for what is stored."
 
+    def _warn_of_a_shortfall(self) -> None:
+        """Say that a run which lost charges, or whose source gave budget to others, will stop early: before it does."""
+        account, plan, budget, newest = self.account, self.blueprint.plan, self.blueprint.budget, self.generation
+        if not isinstance(account, Account) or newest is None or self.done:
+            return
+        chain = account.ledger.chain(account.source)
+        waiting = spent([entry for entry in chain if entry.kind == "grant"] + undrawn(chain, account.run))
+        stored = plan.cost(budget, newest.iteration)
+
+        def affordable(iterations: int) -> bool:
+            rest = [
+                cost - before - paid
+                for cost, before, paid in zip(plan.cost(budget, iterations), stored, waiting, strict=True)
+            ]
+            return all(
+                fits(add(before, tuple(rest)), limit)
+                for before, limit in (
+                    (spent(chain, account.run), budget.limit),
+                    (spent(chain), granted(chain).limit),
+                )
+            )
+
+        last = plan.iterations
+        while last > newest.iteration and not affordable(last):
+            last -= 1
+        if last < plan.iterations:
+            self.warnings.append(
+                f"the budget that is left pays for iterations up to {last} of the {plan.iterations} that are planned: "
+                "the run will be released from there. A charge that was lost is not refunded."
+            )
+
     def _restore(self) -> None:
         self._refuse_unpaid()
         number = self.run.last_iteration()
@@ -384,6 +422,7 @@ class Session:
             distance=self.distance,
             examples=examples(population, schema),
             usage=usage,
+            warnings=public.warnings,
         )
         files["CARD.md"] = card.encode()
         content = self.run.store_released(population)

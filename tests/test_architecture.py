@@ -22,6 +22,7 @@ ROOMS = (
     {"pe.embedders"},
     {"pe.apis"},
     {"pe.config"},
+    {"pe.advice"},
     {"pe.audit.attack", "pe.build", "pe.card", "pe.delivery", "pe.rehearsal", "pe.session", "pe.synthesis"},
     {"pe.evaluation"},
     {"pe.flows"},

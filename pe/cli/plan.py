@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pe.cli.output import emit, out
+from pe.cli.output import emit, out, warn
 
 if TYPE_CHECKING:
     from pe.journal import Usage
@@ -61,10 +61,13 @@ def plan(config: Path, *, records: int | None = None, measure: bool = False, jso
         "usage": None if usage is None else asdict(usage),
         "work": None if records is None else _work(blueprint, records, measure),
         "kernel_noise": None if kernel is None else kernel.noise(blueprint.budget, blueprint.plan.user_norm),
+        "warnings": blueprint.warnings,
     }
     if json:
         emit(facts)
         return
+    for text in blueprint.warnings:
+        warn(text)
     from rich.table import Table
 
     rows = "about as many records as there are private ones" if blueprint.rows is None else f"{blueprint.rows} records"

@@ -132,11 +132,14 @@ def _complete(
             f"at {blueprint.budget} it takes more than about {needed} {blueprint.budget.unit}s for anything useful to "
             "come out. Stop now and raise epsilon if there are fewer: nothing is spent yet."
         )
+    for text in blueprint.warnings:
+        warn(text)
     before_charge = partial(_check, blueprint, data) if check else None
     with _progress(blueprint, silent=json) as follow:
         result = complete(blueprint, data, ledger=ledger, create=create, progress=follow, before_charge=before_charge)
     for text in result.warnings:
-        warn(text)
+        if text not in blueprint.warnings:  # those were told before
+            warn(text)
     if result.stopped:
         warn(f"stopped early. {result.stopped}")
     if json:
