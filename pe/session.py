@@ -19,6 +19,7 @@ from pe.build import DEFAULT_ROWS, build_apis, build_embedder, build_executor, b
 from pe.card import declared_public, write_card
 from pe.config import Config
 from pe.data.public_files import require_public
+from pe.data.ranges import check_ranges
 from pe.data.schema import Schema
 from pe.delivery import (
     Synthetic,
@@ -86,6 +87,7 @@ class Blueprint:
         for section in config.api:
             require_public(_texts(section.model_extra), config.private.path, f"api '{section.kind}'")
         schema = schema.with_label(config.private.label or schema.label)
+        check_ranges(schema)
         formats = config.output.formats or default_formats(schema)
         check_formats(formats, schema)
         apis, embedder = build_apis(config, schema), build_embedder(config, schema)

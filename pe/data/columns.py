@@ -41,9 +41,6 @@ BOOLEANS = ("false", "true")
 EPOCHS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """Units in which a column of numbers may count from 1970-01-01 UTC, per second."""
 
-LARGEST, SMALLEST = 1e60, 1e-60
-"""Of bounds, and of their distance: the fourth power of such a number, or of its reciprocal, is finite in float64."""
-
 _RESOLUTIONS: dict[str, Any] = {"second": 1, "minute": 60, "hour": 3_600, "day": DAY}
 
 
@@ -69,15 +66,6 @@ class Numeric:
         if not (math.isfinite(self.minimum) and math.isfinite(self.maximum) and self.minimum <= self.maximum):
             raise SchemaError(
                 f"column '{self.name}': expected finite min <= max, got min {self.minimum}, max {self.maximum}."
-            )
-        width = self.maximum - self.minimum
-        too_large = max(abs(self.minimum), abs(self.maximum)) > LARGEST
-        too_fine = 0 < width < SMALLEST or (self.log and 0 < self.minimum < SMALLEST)
-        if too_large or too_fine:
-            raise SchemaError(
-                f"column '{self.name}': expected min and max within {LARGEST:g} and, unless they are equal, at least "
-                f"{SMALLEST:g} apart{' and from 0' if self.log else ''}, got {self.domain()}: give it in another "
-                "unit."
             )
         if self.integer and not (float(self.minimum).is_integer() and float(self.maximum).is_integer()):
             raise SchemaError(f"column '{self.name}': expected whole min and max for an integer column.")
