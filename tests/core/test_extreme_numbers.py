@@ -83,3 +83,19 @@ def test_the_extremes_that_a_schema_takes_are_released_within_their_domain(
     assert len(released) == 50
     assert released.min() >= low
     assert released.max() <= high
+
+
+def test_a_run_with_such_bounds_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    schema = pe.Schema((pe.Numeric("v", 1e-300, 2e-300), pe.Categorical("kind", ("a", "b"))), "kind")
+    with pytest.raises(SchemaError, match=r"column 'v'.*another unit\. Nothing was spent"):
+        pe.synthesize(
+            pa.table({"v": [1.5e-300], "kind": ["a"]}),
+            schema=schema,
+            epsilon=1.0,
+            delta=1e-5,
+            adjacency="add-remove",
+            source="s",
+            run=tmp_path / "run",
+            create=True,
+        )
+    assert not (tmp_path / "run").exists()
