@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from pe.data.arrays import to_numpy
 from pe.data.columns import Categorical, Datetime, Numeric, column_from, values_from
+from pe.data.dialect import AUTO, CsvOptions
 from pe.data.public_files import files_of_schema, require_public
 from pe.data.schema import Purchase, Schema, parsed, refused
 from pe.errors import SchemaError
@@ -95,6 +96,9 @@ def buy_schema(
     user_norm: float | None = None,
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
+    delimiter: str = AUTO,
+    encoding: str = AUTO,
+    multiline: bool | None = None,
     ledger: str | Path | None = None,
     create: bool = False,
     again: bool = False,
@@ -104,6 +108,7 @@ def buy_schema(
     wanted     path of a schema in which some columns are to be bought, or its parsed content.
     user_norm  with ``user``: the L2 norm to which each user's counts are scaled down; by default one record's.
     create     grant the source exactly this budget if the ledger does not know it.
+    delimiter, encoding, multiline  of CSV and TSV files: see ``pe.data.dialect.CsvOptions``.
     again      pay once more where the charge of an earlier call was lost in a crash, or the data changed since.
 
     The same purchase is paid for once: its noisy answer is stored beside the ledger (``pe.orders``), and another call
@@ -147,6 +152,7 @@ def buy_schema(
             format=format,
             columns={name: place for name, place in (columns or {}).items() if name in request.names},
             user=user,
+            options=CsvOptions(delimiter, encoding, multiline, request.has_text),
         )
         warnings = order.bind(private, cost)
         histogram = order.release(measure(private, cells, adjacency=budget.adjacency, norm=norm), sigma, 0)
@@ -154,6 +160,7 @@ def buy_schema(
     schema, remarks = request.completed(cells.parts(histogram.votes), float(sigma), purchase)
     made = Bought(schema, purchase, request.names, float(sigma), remarks + warnings)
     public = ["the schema but for what was bought, and the public ranges and candidates that it was bought from"]
+    public += private.public_form
     content, answer = made.to_toml().encode(), histogram.counts.tobytes()
     return replace(made, certificate=order.certify({"schema.toml": content}, {cells.name: answer}, public))
 
@@ -165,6 +172,12 @@ class _Request:
     content: dict[str, Any]
     columns: tuple[Numeric | Categorical, ...]
     folder: Path
+
+    @property
+    def has_text(self) -> bool:
+        """Whether a column of free text is declared: then quoted fields of a CSV file may hold line breaks."""
+        entries = self.content.get("columns", {}).values()
+        return any(isinstance(entry, Mapping) and entry.get("type") == "text" for entry in entries)
 
     @classmethod
     def of(cls, content: Mapping[str, Any], folder: Path) -> _Request:

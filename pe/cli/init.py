@@ -128,7 +128,16 @@ def init(
             (folder / ".pe-init").unlink()
         from pe.buy import buy_schema
 
-        bought = buy_schema(from_private, **_purchase(asked), user=user, ledger=ledger, create=create, again=again)
+        bought = buy_schema(
+            from_private,
+            **_purchase(asked),
+            user=user,
+            delimiter=options.delimiter,
+            encoding=options.encoding,
+            ledger=ledger,
+            create=create,
+            again=again,
+        )
         remarks += bought.remarks
         own = own or bought.schema.label_columns
         data, content = str(from_private.resolve()), bought.to_toml()

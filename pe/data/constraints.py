@@ -6,7 +6,6 @@ Columns under order and sum constraints are modelled as gaps (``pe.data.gap_form
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from pe.data.arrays import to_arrow, to_numpy
 from pe.data.columns import Categorical, Column, Datetime, Numeric
-from pe.errors import SchemaError
+from pe.errors import PrivateDataError, SchemaError
 
 if TYPE_CHECKING:
     from pe.data.schema import Schema
@@ -130,18 +129,23 @@ def constraint_from(entry: object, folder: Path) -> Constraint:
 
 def _pairs(path: Path, column: str, target: str) -> dict[str, str]:
     """The public table in a CSV file whose header names both columns."""
+    from pe.data.delimited import read_text_columns  # which knows schemas
+
     if path.exists() and not path.is_file():  # reading from a pipe may never end
         raise SchemaError(f"constraint 'determines': {path} is no regular file.")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
+        table = read_text_columns(path)
+    except PrivateDataError:
         raise SchemaError(f"constraint 'determines': {path} cannot be read as a CSV file.") from None
+    if not {column, target} <= set(table.names):
+        raise SchemaError(f"constraint 'determines': expected the columns '{column}' and '{target}' in {path}.")
+    keys, values = (table.columns[table.names.index(name)].to_pylist() for name in (column, target))
     pairs: dict[str, str] = {}
-    for number, row in enumerate(rows, start=1):
-        key, value = row.get(column), row.get(target)
+    for number, (key, value) in enumerate(zip(keys, values, strict=True), start=1):
         if key is None or value is None:
-            raise SchemaError(f"constraint 'determines': expected the columns '{column}' and '{target}' in {path}.")
+            raise SchemaError(
+                f"constraint 'determines': expected {len(table.names)} fields of UTF-8 text in every line of {path}."
+            )
         if pairs.setdefault(key.strip(), value.strip()) != value.strip():
             raise SchemaError(
                 f"constraint 'determines': {path} gives a value of '{column}' two values of '{target}' "

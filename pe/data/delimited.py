@@ -105,7 +105,7 @@ def private_columns(
     Raises SchemaError for a column that the header lacks or has twice, PrivateDataError for a header that is none.
     Nothing after the header raises.
     """
-    dialect, blocks = open_delimited(file, name, kind, options, multiline=schema.text is not None)
+    dialect, blocks = open_delimited(file, name, kind, options, multiline=options.has_text or schema.text is not None)
     try:
         require(dialect.names, names, name)
     except SchemaError as error:

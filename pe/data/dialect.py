@@ -34,6 +34,7 @@ class CsvOptions:
     encoding   UTF-8, UTF-16, one of the encodings of one byte per character that contain ASCII ("latin-1", "cp1252"),
                or "auto": UTF-8, or what the byte-order mark says.
     multiline  whether quoted fields may hold line breaks; None: in CSV files of schemas with a text column.
+    has_text   that the schema of the data has a text column, where a part of its columns is read without it.
 
     Raises ConfigError for values that are none of these.
     """
@@ -41,6 +42,7 @@ class CsvOptions:
     delimiter: str = AUTO
     encoding: str = AUTO
     multiline: bool | None = None
+    has_text: bool = False
 
     def __post_init__(self) -> None:
         if self.delimiter != AUTO and (
@@ -58,8 +60,8 @@ class CsvOptions:
 
     def require_defaults(self, kind: str) -> None:
         """Raise ConfigError if anything is set: data of this kind are neither CSV nor TSV."""
-        for name, value in vars(self).items():
-            if value not in (AUTO, None):
+        for name in ("delimiter", "encoding", "multiline"):
+            if getattr(self, name) not in (AUTO, None):
                 raise ConfigError(f"{name} is a setting for CSV and TSV files, the data are {kind}. Nothing was spent.")
 
 

@@ -47,7 +47,7 @@ def public_form(place: Place, schema: Schema) -> tuple[str, ...]:
     sentences: dict[str, None] = {}
     for part in place.parts:
         with part.open() as file:
-            multiline = schema.text is not None
+            multiline = place.options.has_text or schema.text is not None
             dialect, _ = open_delimited(file, place.name, place.kind, place.options, multiline=multiline)
         sentences[dialect.description()] = None
     return tuple(sentences)

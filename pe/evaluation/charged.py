@@ -245,16 +245,17 @@ def evaluate_charged(
         **public.estimates(counts, {name: float(sigma) for name, sigma in scales.items()}, seed),
         "notes": list(public.notes),
     }
-    certificate = order.certify({FIGURES: _content(facts)}, answers, _declared_public(head))
+    certificate = order.certify({FIGURES: _content(facts)}, answers, _declared_public(head, private.public_form))
     return ChargedEvaluation(facts, certificate, warnings)
 
 
-def _declared_public(head: str | None) -> list[str]:
+def _declared_public(head: str | None, files: Sequence[str]) -> list[str]:
     table = "" if head is None else f", released under the ledger entry {head[:16]}"
     return [
         "the schema: the names and types of its columns, the bounds of every number, the list of every category",
         f"the synthetic table that was evaluated{table}, and the models trained on it",
         "the settings of the evaluation: targets, seed, noise scales, epsilon and delta",
+        *files,
     ]
 
 

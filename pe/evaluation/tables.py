@@ -8,7 +8,6 @@ free text; other columns are categories, and what is missing (empty, null, NaN, 
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,10 @@ from numpy.typing import NDArray
 from pe.data import jsonl
 from pe.data.coerce import coerce
 from pe.data.constraints import Order
-from pe.data.parts import FORMATS
+from pe.data.delimited import open_delimited
+from pe.data.dialect import DEFAULT_OPTIONS
+from pe.data.lines import decompressed
+from pe.data.parts import format_of
 from pe.data.read import read
 from pe.data.schema import RESERVED, Categorical, Column, Datetime, Schema, Text
 from pe.delivery import Synthetic, load
@@ -401,21 +403,21 @@ def _names(data: object) -> list[str]:
     """The names of a table's columns; PrivateDataError for what is no table."""
     if isinstance(data, (str, Path)):
         path = Path(data)
-        kind = FORMATS.get(path.suffix.lower())
+        kind = format_of(path)
         if not path.is_file():
             raise PrivateDataError(f"{path} does not exist, or is no file.")
         if path.stat().st_size == 0:
             raise PrivateDataError(f"{path} is empty.")
         if kind in ("csv", "tsv"):
-            with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-                return [name.strip() for name in next(csv.reader(file, delimiter="," if kind == "csv" else "\t"), [])]
+            with path.open("rb") as file:
+                return list(open_delimited(file, str(path), kind, DEFAULT_OPTIONS, multiline=False)[0].names)
         if kind == "parquet":
             return list(pyarrow.parquet.read_schema(path).names)
         if kind == "arrow":
             return list(pyarrow.feather.read_table(path).column_names)
         if kind == "jsonl":
             with path.open("rb") as lines:
-                return jsonl.keys(jsonl.objects(lines))
+                return jsonl.keys(jsonl.objects(decompressed(lines)))
         if kind == "npz":
             with np.load(path, allow_pickle=False) as archive:
                 return list(archive.files)

@@ -13,11 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pe
 import pe.data.delimited
 import pe.data.dialect
 import pe.data.lines
 import pe.data.records
+from pe.buy import buy_schema
 from pe.data import jsonl
+from pe.data.constraints import Determines
 from pe.data.delimited import TextTable, private_columns, read_text_columns
 from pe.data.dialect import CsvOptions
 from pe.data.read import read
@@ -380,3 +383,48 @@ def test_a_public_sample_tells_whether_its_records_span_lines(tmp_path: Path) ->
     assert not table.dialect.multiline
     assert listed(table) == [["1", None, None, "6"], ['"x', None, None, " 7"]]
     assert table.counts == Counts(records=4, wrong_width=2, open_quotes=1)
+
+
+def test_a_purchase_for_texts_takes_the_records_that_the_run_will_take(tmp_path: Path) -> None:
+    """Though it reads no text column, it knows that one is declared."""
+    (tmp_path / "d.csv").write_text('a,t\n1,"x\ny"\n2,z\n')
+    part = Schema((Categorical("a", ("1", "2")),))
+    for has_text, count in ((False, 3), (True, 2)):
+        options = CsvOptions(has_text=has_text)
+        assert len(read(tmp_path / "d.csv", part, options=options)["a"]) == count
+    content = {"columns": {"a": {"type": "integer", "bounds": "buy", "within": [0, 9]}, "t": {"type": "text"}}}
+    bought = buy_schema(
+        tmp_path / "d.csv", content, source="s", epsilon=1, delta=1e-6, adjacency="add-remove",
+        ledger=tmp_path / "ledger", create=True,
+    )  # fmt: skip
+    assert any("RFC 4180" in sentence for sentence in bought.certificate["declared_public"])
+
+
+def test_certificate_and_card_say_what_a_record_is(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("a;b\n" + "1;x\n2;y\n" * 40)
+    schema = Schema((Categorical("a", ("1", "2")), Categorical("b", ("x", "y"))))
+    made = pe.synthesize(
+        tmp_path / "d.csv", schema=schema, epsilon=1, delta=1e-6, adjacency="add-remove", rows=10, create=True,
+        ledger=tmp_path / "ledger", run=tmp_path / "run",
+    )  # fmt: skip
+    sentence = "the header of the private file (delimiter ';', encoding UTF-8); a record is one line after it"
+    assert sentence in made.certificate["declared_public"]
+    assert sentence in (tmp_path / "run" / "release" / "CARD.md").read_text()
+
+
+def test_other_public_tables_are_read_by_the_same_reader(tmp_path: Path) -> None:
+    (tmp_path / "map.csv").write_bytes("city;land\n Köln ;NRW\nBonn;NRW\n".encode("utf-16"))
+    constraint = {"kind": "determines", "column": "city", "target": "land", "file": "map.csv"}
+    content = {
+        "columns": {
+            "city": {"type": "categorical", "values": ["Köln", "Bonn"]},
+            "land": {"type": "categorical", "values": ["NRW", "BE"]},
+        },
+        "constraints": [constraint],
+    }
+    (determines,) = Schema.from_dict(content, tmp_path).constraints
+    assert isinstance(determines, Determines)
+    assert dict(determines.table) == {"Köln": "NRW", "Bonn": "NRW"}
+    (tmp_path / "map.csv").write_text("city,land\nBonn\n")
+    with pytest.raises(SchemaError, match="expected 2 fields"):
+        Schema.from_dict(content, tmp_path)
