@@ -23,6 +23,7 @@ import pytest
 from pe.apis.tabular import TabularAPI
 from pe.data.population import Population
 from pe.flows.settings import DEFAULTS
+from pe.preflight import check_run
 from pe.privacy import Ledger
 
 Found = TypeVar("Found")
@@ -252,17 +253,29 @@ def client(server: Server) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def hooked(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An API of kind "hooked:API" that calls ``hooked.hook(n)`` before its n-th variation (of all objects)."""
+    """An API of kind "hooked:API" that calls ``hooked.hook(n)`` before its n-th variation (of all objects).
+
+    Those that are tried before the first charge do not count.
+    """
     module: Any = types.ModuleType("hooked")
-    module.calls = 0
+    module.calls, module.on_trial = 0, False
     module.hook = lambda number: None
 
     class API(TabularAPI):
         def vary(self, parents: Population, degree: float, rng: np.random.Generator) -> Population:
-            module.calls += 1
-            module.hook(module.calls)
+            if not module.on_trial:
+                module.calls += 1
+                module.hook(module.calls)
             return super().vary(parents, degree, rng)
+
+    def trial(*arguments: Any, **settings: Any) -> Any:
+        module.on_trial = True
+        try:
+            return check_run(*arguments, **settings)
+        finally:
+            module.on_trial = False
 
     module.API = API
     monkeypatch.setitem(sys.modules, "hooked", module)
+    monkeypatch.setattr("pe.session.check_run", trial)
     return module

@@ -177,16 +177,16 @@ def test_a_run_that_stops_early_is_released_and_says_so(prefect: Any, project: A
 def test_a_budget_that_is_gone_before_iteration_1_ends_without_a_release(
     prefect: Any, project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pe.apis.tabular import TabularAPI
     from pe.flows.synthesize import synthesize_flow
+    from pe.run import Run
 
-    propose = TabularAPI.random
+    store = Run.store_population
 
-    def charging(self: Any, *arguments: Any) -> Any:
+    def charging(self: Any, number: int, *rest: Any) -> None:
         charge_elsewhere()
-        return propose(self, *arguments)
+        store(self, number, *rest)
 
-    monkeypatch.setattr(TabularAPI, "random", charging)
+    monkeypatch.setattr(Run, "store_population", charging)
     state = synthesize_flow(project.config(epsilon=1.0), create=False, return_state=True)
     assert state.is_failed()  # there is no such source yet
     Ledger(create=True).create("demo", Budget(2.0, 1e-5, Adjacency.ADD_REMOVE))

@@ -68,10 +68,10 @@ def test_a_task_runner_counts_the_votes_of_a_flow_as_this_process_would(
     def ended() -> list[dict[str, Any]]:
         run = {"id": {"any_": [str(state.state_details.flow_run_id)]}}
         found: list[dict[str, Any]] = prefect.post("task_runs/filter", flow_runs=run)
-        return found if sum(bool(each["end_time"]) for each in found) >= TASKS * 2 + 4 else []
+        return found if sum(bool(each["end_time"]) for each in found) >= TASKS * 3 + 4 else []
 
     tasks = Counter((each["name"], each["state_name"]) for each in prefect.wait(ended, "the task runs"))
-    assert tasks["count votes", "Completed"] == TASKS * 2
+    assert tasks["count votes", "Completed"] == TASKS * 3  # two votes, after one of made-up records
     assert set(tasks) == {(name, "Completed") for name in ("count votes", "generation 0", "release")} | {
         (f"iteration {number}", "Completed") for number in (1, 2)
     }
@@ -104,7 +104,7 @@ def test_a_task_whose_worker_is_lost_is_tried_again_and_nothing_counted_twice(
     assert histograms(project.run("flow")) == histograms(project.run("alone"))
 
 
-def test_a_task_that_keeps_failing_is_told_and_its_charge_stays(
+def test_a_task_that_keeps_failing_is_told_and_charged_once(
     prefect: Any, project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pe.flows import shards
@@ -112,15 +112,30 @@ def test_a_task_that_keeps_failing_is_told_and_its_charge_stays(
 
     monkeypatch.setattr(shards.count, "retry_delay_seconds", 0)
 
-    def failing(*_: object) -> None:
-        raise ConnectionError("the worker is gone")
+    answer, answered, allowed = shards.answer, list[int](), list[int]()
 
-    monkeypatch.setattr(shards, "answer", failing)
+    def failing(job: str, phase: str, task: int, tasks: int) -> list[str] | None:
+        if len(answered) >= allowed[-1]:
+            raise ConnectionError("the worker is gone")
+        answered.append(task)
+        return answer(job, phase, task, tasks)
+
     config = Path(project.config())
     config.write_text(config.read_text() + EXECUTION)
-    with pytest.raises(PrivateDataError, match=r"could not run a task \(ConnectionError\).*stays charged"):
-        synthesize_flow(str(config), create=True)
-    assert project.charges() == [0, 1]
+    monkeypatch.setattr(shards, "answer", failing)
+    for tasks, said, charges in (
+        (0, "before the first charge", []),
+        (TASKS, "stays charged", [0, 1]),
+        (TASKS, "stays charged", [0, 1]),
+    ):
+        answered.clear()
+        allowed.append(tasks)
+        with pytest.raises(PrivateDataError, match=rf"could not run a task \(ConnectionError\).*{said}"):
+            synthesize_flow(str(config), create=True)
+        assert project.charges() == charges
+    monkeypatch.setattr(shards, "answer", answer)
+    assert synthesize_flow(str(config))["iterations"] == 3
+    assert project.charges() == [0, 1, 2, 3]
 
 
 # -- what reaches Prefect --------------------------------------------------------------------------------------------
