@@ -428,3 +428,21 @@ def test_other_public_tables_are_read_by_the_same_reader(tmp_path: Path) -> None
     (tmp_path / "map.csv").write_text("city,land\nBonn\n")
     with pytest.raises(SchemaError, match="expected 2 fields"):
         Schema.from_dict(content, tmp_path)
+
+
+def test_a_carriage_return_before_the_ends_of_a_line_is_part_of_the_last_field() -> None:
+    assert parsed(b"1,2,3\r\r\n4,5,6\r\n7,8,9\r") == [[b"1", b"2", b"3\r"], [b"4", b"5", b"6"], [b"7", b"8", b"9"]]
+
+
+def test_a_record_that_closes_the_quote_of_a_name_is_no_part_of_the_header_unless_all_is_escaped(
+    tmp_path: Path,
+) -> None:
+    table = read_file(tmp_path, b'"x,y\n1,a"b\n3,4\n')
+    assert table.names == ('"x', "y")
+    assert listed(table) == [["1", "3"], ['a"b', "4"]]
+
+
+def test_a_byte_order_mark_is_taken_off_any_line_of_json() -> None:
+    """Which line is the first is no property of a record: files may have been joined."""
+    mark = b"\xef\xbb\xbf"
+    assert list(jsonl.objects(io.BytesIO(mark + b'{"a":1}\n' + mark + b'{"a":2}\n'))) == [{"a": 1}, {"a": 2}]
