@@ -17,6 +17,7 @@ from pe.data.schema import Categorical, Image, Numeric, Schema
 from pe.embedders.tabular import TabularEmbedder
 from pe.errors import ConfigError
 from pe.privacy import Account, Adjacency, release
+from pe.privacy.ledger import charges
 from pe.private import measure as module
 from pe.private.dataset import PrivateDataset
 from pe.private.measure import Features, FourierMean, Marginals, Records, measure
@@ -160,7 +161,7 @@ def test_measurements_are_released_and_charged_like_votes(account: Account) -> N
     votes = measure(private([(50.0, 1, 1, 0)] * 1000), mean, adjacency=Adjacency.ADD_REMOVE)
     sigma = Fraction(8 * 32 * 5)
     histogram = release(votes, sigma, account=account, iteration=0)
-    entry = account.ledger.chain("source")[-1].body
+    entry = charges(account.ledger.chain("source"))[-1].body
     assert (entry["purpose"], entry["bins"], entry["sensitivity_squared"]) == (
         "Fourier mean",
         80,
