@@ -234,7 +234,7 @@ def _claim(certificate: Mapping[str, Any]) -> list[str]:
         *lines,
         "",
         "Noise is discrete Gaussian, drawn from the operating system's generator; charges are lines of a ledger that "
-        "was written before the data were read. `pe budget verify certificate.json` recomputes all of it.",
+        "was written before the data were counted. `pe budget verify certificate.json` recomputes all of it.",
         "",
     ]
 
