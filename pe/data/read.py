@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pe.data import imagefolder
+from pe.data import imagefolder, jsonl
 from pe.data.dialect import CsvOptions
 from pe.data.formats import batches
+from pe.data.lines import decompressed
 from pe.data.parts import Place, locate
 from pe.data.records import Counts
 from pe.data.schema import Schema
@@ -49,10 +50,26 @@ def read(
     """
     names = wanted(schema, columns, user)
     if isinstance(data, (str, Path)):
-        return joined(list(stream(locate(data, format, options), names, schema)), str(data))
+        place = locate(data, format, options)
+        if place.kind == "jsonl":
+            _require_keys(place, names)
+        return joined(list(stream(place, names, schema)), str(data))
     if options is not None:
         options.require_defaults("in memory")
     return in_memory(data, names, schema)
+
+
+def _require_keys(place: Place, names: Mapping[str, str]) -> None:
+    """Raise SchemaError where a key occurs in none of the first lines: data that are read whole are not private.
+
+    In private JSON Lines such a key is missing in every record, since an error would hang on single ones.
+    """
+    found: list[str] = []
+    for part in place.parts:
+        with part.open() as file:
+            found += jsonl.keys(jsonl.objects(decompressed(file)))
+    if found:
+        require(list(dict.fromkeys(found)), names, place.name)
 
 
 def wanted(schema: Schema, columns: Mapping[str, str] | None, user: str | None) -> dict[str, str]:

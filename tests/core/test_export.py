@@ -255,7 +255,7 @@ def test_pictures_load_with_their_labels_and_nothing_beside_them(tmp_path: Path,
         found = sorted((int(np.asarray(row["image"])[0, 0]), folders[names[row["label"]]]) for row in loaded)
         assert found == [(4 * index, labels[label]) for index, label in enumerate(made.labels)]
     raw = read(release / "images", schema)
-    assert sorted(raw["y"].to_pylist()) == sorted(labels[label] for label in made.labels)
+    assert sorted(raw["y"].tolist()) == sorted(labels[label] for label in made.labels)
 
 
 def test_the_contact_sheet_is_a_page_that_shows_every_label_and_loads_nothing() -> None:

@@ -288,6 +288,7 @@ def test_the_readmes_schema_is_one() -> None:
     assert [column.kind for column in (*declared.keys, *declared.columns)] == [
         "key",
         "integer",
+        "float",
         "ordinal",
         "date",
         "date",
