@@ -124,7 +124,7 @@ def test_values_of_other_kinds_or_cuts_are_told_apart(one: tuple[object, ...], o
 def test_of_what_cannot_be_read_off_nothing_is_said() -> None:
     assert question_digest(1, object()) == ""
     assert question_digest(np.array([object()])) == ""
-    assert question_digest(replace(Records(2), bins=lambda: 2)) == ""
+    assert question_digest(replace(Records(2), labels=lambda: 2)) == ""
 
 
 def test_it_is_the_same_in_another_process() -> None:
