@@ -18,9 +18,11 @@ import pyarrow.ipc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from pe.data.columns import EPOCHS
 from pe.data.parts import Part
 from pe.data.schema import Image, Schema, Text
 from pe.data.selected import Raw, from_arrow, require
+from pe.data.times import DAY
 from pe.data.values import is_text
 from pe.errors import PrivateDataError
 
@@ -123,7 +125,8 @@ def _record_batches(reader: Any) -> Iterator[pa.RecordBatch]:
 def _checked(batch: pa.RecordBatch, wanted: list[str]) -> pa.RecordBatch:
     """The wanted columns after a check of every length, offset and index in them; raises ArrowInvalid.
 
-    Left to the rules for single values: text that is no UTF-8, dates that are no whole days.
+    Left to the rules for single values, so that no record stops the others: text that is no UTF-8, dates that are no
+    whole days, times beyond the day ("24:00:00"), decimals of more digits than their type declares.
     """
     columns = [batch.column(batch.schema.get_field_index(name)) for name in wanted]
     for column in columns:
@@ -143,11 +146,30 @@ def _without_rules(column: pa.Array) -> pa.Array:
         return column.view(pa.binary())
     if pa.types.is_large_string(kind):
         return column.view(pa.large_binary())
+    if pa.types.is_string_view(kind):
+        return column.view(pa.binary_view())
+    if pa.types.is_time(kind):
+        return _times_of_day(column)
+    if pa.types.is_decimal(kind) and not pa.types.is_decimal256(kind):
+        return column.cast(pa.decimal256(76, kind.scale), safe=False)
+    if pa.types.is_struct(kind):
+        fields = [_without_rules(column.field(index)) for index in range(kind.num_fields)]
+        names = [field.name for field in kind]
+        return pa.StructArray.from_arrays(fields, names, mask=column.is_null())
     if pa.types.is_dictionary(kind):
         column.indices.validate(full=True)
         distinct = _without_rules(column.dictionary)
         return pa.DictionaryArray.from_arrays(column.indices, distinct, ordered=kind.ordered, safe=True)
     return column
+
+
+def _times_of_day(column: pa.Array) -> pa.Array:
+    """Times of day, null where a count is not within one day."""
+    kind = column.type
+    width = pa.int32() if pa.types.is_time32(kind) else pa.int64()
+    counts = column.view(width)
+    within = pc.and_(pc.greater_equal(counts, 0), pc.less(counts, DAY * EPOCHS[kind.unit]))
+    return pc.if_else(within, counts, pa.scalar(None, width)).view(kind)
 
 
 def _pieces(table: pa.Table, names: Mapping[str, str], schema: Schema) -> Iterator[pa.Table]:
